@@ -1,0 +1,173 @@
+//! How an operation of ours enters candle's autograd graph: a value that is already computed, its inputs, and the
+//! vector-Jacobian product that belongs to it. One primitive serves every kernel on every device, and an input that
+//! nothing trains (neither a variable nor computed from one) is left out of the graph, so that frozen weights cost
+//! neither gradient nor gradient memory.
+
+use std::sync::{Arc, Mutex};
+
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
+};
+
+/// The vector-Jacobian product: from the gradient of the output to the gradients of the inputs, in their order.
+/// What it returns for an input that nothing trains is ignored; ask [`trains`] to save the work.
+type Vjp = dyn Fn(&Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync;
+
+/// True if a gradient must reach `tensor`: it is a variable, or computed from one.
+pub fn trains(tensor: &Tensor) -> bool {
+    tensor.is_variable() || tensor.track_op()
+}
+
+/// A tensor on the CPU that takes `data` over without a copy, outside any graph.
+pub fn cpu_tensor<T: WithDType>(data: Vec<T>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Tensor::from_vec(data, shape, &candle_core::Device::Cpu)
+}
+
+/// Records `out` as a differentiable function of `inputs` (at most three of which may train).
+///
+/// `out` must be contiguous and detached (computed from detached inputs). With no input that trains, `out` is returned
+/// as it is and `vjp` is dropped: inference builds no graph.
+pub fn function(
+    name: &'static str,
+    inputs: &[&Tensor],
+    out: Tensor,
+    vjp: impl Fn(&Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let tracked: Vec<usize> = (0..inputs.len()).filter(|&i| trains(inputs[i])).collect();
+    let node = Node { name, out: Arc::new(Mutex::new(Some(out))), vjp: Arc::new(vjp), tracked: tracked.clone() };
+    match tracked[..] {
+        [] => node.take(),
+        [a] => inputs[a].apply_op1(node),
+        [a, b] => inputs[a].apply_op2(inputs[b], node),
+        [a, b, c] => inputs[a].apply_op3(inputs[b], inputs[c], node),
+        _ => bail!("{name}: at most three inputs can train, {} do", tracked.len()),
+    }
+}
+
+struct Node {
+    name: &'static str,
+    out: Arc<Mutex<Option<Tensor>>>,
+    vjp: Arc<Vjp>,
+    tracked: Vec<usize>,
+}
+
+impl Node {
+    fn take(&self) -> Result<Tensor> {
+        let mut slot = self.out.lock().expect("no holder of this lock panics");
+        slot.take().ok_or_else(|| candle_core::Error::Msg(format!("{}: the graph node was evaluated twice", self.name)))
+    }
+
+    fn cpu(&self) -> Result<(CpuStorage, Shape)> {
+        let out = self.take()?;
+        let (storage, layout) = out.storage_and_layout();
+        match &*storage {
+            Storage::Cpu(cpu) => Ok((copy_cpu(cpu, layout)?, out.shape().clone())),
+            _ => bail!("{}: the output is not on the CPU, its input is", self.name),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Result<(CudaStorage, Shape)> {
+        use candle_core::backend::BackendStorage;
+        let out = self.take()?;
+        let (storage, layout) = out.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(cuda) => Ok((cuda.try_clone(layout)?, out.shape().clone())),
+            _ => bail!("{}: the output is not on the GPU, its input is", self.name),
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn cuda(&self) -> Result<(CudaStorage, Shape)> {
+        bail!("{}: this build has no CUDA support", self.name)
+    }
+
+    /// The gradients of the tracked inputs, in the order in which candle knows them.
+    fn grads(&self, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
+        let mut all = (self.vjp)(&grad.contiguous()?.detach())?;
+        let mut out = [None, None, None];
+        for (slot, &i) in out.iter_mut().zip(&self.tracked) {
+            *slot = all.get_mut(i).and_then(Option::take);
+        }
+        Ok(out)
+    }
+}
+
+fn copy_cpu(storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
+    use candle_core::backend::BackendStorage;
+    match layout.contiguous_offsets() {
+        Some(_) => storage.try_clone(layout),
+        None => bail!("a function's output must be contiguous"),
+    }
+}
+
+impl CustomOp1 for Node {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.cpu()
+    }
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda()
+    }
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let [a, _, _] = self.grads(grad)?;
+        Ok(a)
+    }
+}
+
+impl CustomOp2 for Node {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.cpu()
+    }
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda()
+    }
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [a, b, _] = self.grads(grad)?;
+        Ok((a, b))
+    }
+}
+
+impl CustomOp3 for Node {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.cpu()
+    }
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.cuda()
+    }
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [a, b, c] = self.grads(grad)?;
+        Ok((a, b, c))
+    }
+}

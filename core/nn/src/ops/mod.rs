@@ -1,0 +1,17 @@
+//! The differentiable operations: each takes and gives candle tensors, has the right gradient for every input that
+//! trains, and does no work for inputs that do not. On the CPU they run the kernels of [`crate::cpu`]; on a GPU they
+//! are composed of candle's device operations behind the same gradient.
+
+pub mod activation;
+pub mod attention;
+pub mod conv;
+pub mod linear;
+pub mod norm;
+pub mod upsample;
+
+pub use activation::{geglu, gelu, quick_gelu, silu};
+pub use attention::{Mask, attention};
+pub use conv::{Conv, conv2d};
+pub use linear::{linear, matmul};
+pub use norm::{group_norm, layer_norm, rms_norm};
+pub use upsample::upsample_nearest;
