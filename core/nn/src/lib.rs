@@ -16,6 +16,7 @@ pub mod layers;
 pub mod ops;
 pub mod rng;
 pub mod store;
+pub mod weights;
 
 pub use candle_core::{self as candle, DType, Device, Result, Tensor, Var};
 pub use layers::{Adapted, Conv2d, Embedding, GroupNorm, LayerNorm, Linear};

@@ -1,0 +1,34 @@
+//! The linear layer.
+
+use candle_core::{Result, Tensor};
+
+use super::{Adapted, Shape};
+use crate::store::{Init, Scope};
+
+/// `y = x Wᵀ + b`, from `.. I` to `.. O`.
+#[derive(Clone)]
+pub struct Linear(Adapted);
+
+impl Linear {
+    /// With a bias.
+    pub fn new(scope: &Scope, input: usize, output: usize) -> Result<Self> {
+        Self::build(scope, input, output, true)
+    }
+
+    /// Without a bias.
+    pub fn no_bias(scope: &Scope, input: usize, output: usize) -> Result<Self> {
+        Self::build(scope, input, output, false)
+    }
+
+    fn build(scope: &Scope, input: usize, output: usize, bias: bool) -> Result<Self> {
+        let init = Init::FanIn(input);
+        let weight = scope.param("weight", (output, input), init)?;
+        let bias = bias.then(|| scope.param("bias", output, init)).transpose()?;
+        Ok(Self(Adapted::new(scope, Shape::Linear { input, output }, weight, bias)))
+    }
+
+    /// `.. I` to `.. O`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.forward(x)
+    }
+}

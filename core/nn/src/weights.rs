@@ -1,0 +1,253 @@
+//! Weight files: memory-mapped safetensors in, one tensor at a time, and safetensors out without ever leaving half a
+//! file. Hostile or truncated headers are refused here, with the file's name in the error.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use half::{bf16, f16};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, TensorInfo};
+use safetensors::SafeTensors;
+
+/// Some weight files, seen as one table of named tensors.
+pub struct WeightFiles {
+    files: Vec<Mapped>,
+    index: BTreeMap<String, Entry>,
+}
+
+struct Mapped {
+    path: PathBuf,
+    map: Mmap,
+}
+
+#[derive(Clone)]
+struct Entry {
+    file: usize,
+    range: (usize, usize),
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+impl WeightFiles {
+    /// Maps safetensors files. The same key in two of them is an error.
+    pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
+        let mut this = Self { files: Vec::new(), index: BTreeMap::new() };
+        for path in paths {
+            this.add(path.as_ref())?;
+        }
+        Ok(this)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let what = path.display();
+        let file = File::open(path).map_err(|e| msg(format!("{what}: cannot open the weight file: {e}")))?;
+        // SAFETY: the map is only read. A file that another process shortens meanwhile would fault, which no reader of
+        // mapped weights can prevent; the lengths are checked against the size at opening below.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| msg(format!("{what}: cannot map the weight file: {e}")))?;
+        let (header, meta) = SafeTensors::read_metadata(&map)
+            .map_err(|e| msg(format!("{what}: not a whole safetensors file ({e}); download or export it again")))?;
+        let whole = header + 8 + meta.data_len();
+        if whole != map.len() {
+            bail!("{what}: {} bytes, its header says {whole}: the file is cut or has something appended", map.len());
+        }
+        let file = self.files.len();
+        for (name, info) in meta.tensors() {
+            let entry = entry(file, header + 8, info);
+            if let Some(old) = self.index.insert(name.clone(), entry) {
+                bail!("{what}: tensor `{name}` is also in {}", self.files[old.file].path.display());
+            }
+        }
+        self.files.push(Mapped { path: path.to_owned(), map });
+        Ok(())
+    }
+
+    /// Renames keys (older layouts); what `rename` answers `None` to is left out of the table.
+    pub fn rename(mut self, rename: impl Fn(&str) -> Option<String>) -> Self {
+        self.index = self.index.into_iter().filter_map(|(name, e)| Some((rename(&name)?, e))).collect();
+        self
+    }
+
+    /// The keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
+    /// Shape and stored type of a tensor.
+    pub fn info(&self, name: &str) -> Option<(&[usize], String)> {
+        self.index.get(name).map(|e| (e.shape.as_slice(), format!("{:?}", e.dtype).to_lowercase()))
+    }
+
+    /// The file that holds `name`.
+    pub fn path_of(&self, name: &str) -> Option<&Path> {
+        self.index.get(name).map(|e| self.files[e.file].path.as_path())
+    }
+
+    /// The paths of all files.
+    pub fn paths(&self) -> Vec<&Path> {
+        self.files.iter().map(|f| f.path.as_path()).collect()
+    }
+
+    /// Reads one tensor as `dtype` (any floating type; integers keep their own).
+    pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let Some(e) = self.index.get(name) else { bail!("no tensor `{name}` in {:?}", self.paths()) };
+        let Mapped { path, map } = &self.files[e.file];
+        let data = &map[e.range.0..e.range.1];
+        let shape = e.shape.as_slice();
+        let cpu = match (e.dtype, dtype) {
+            (Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 | Dtype::F8_E4M3 | Dtype::F8_E5M2, DType::F32) => {
+                Tensor::from_vec(widen(e.dtype, data), shape, &Device::Cpu)?
+            }
+            (Dtype::BF16, DType::BF16) => {
+                Tensor::from_vec(read(data, |b: [u8; 2]| bf16::from_le_bytes(b)), shape, &Device::Cpu)?
+            }
+            (Dtype::F16, DType::F16) => {
+                Tensor::from_vec(read(data, |b: [u8; 2]| f16::from_le_bytes(b)), shape, &Device::Cpu)?
+            }
+            (Dtype::F64, DType::F64) => Tensor::from_vec(read(data, f64::from_le_bytes), shape, &Device::Cpu)?,
+            (Dtype::I64, _) => Tensor::from_vec(read(data, i64::from_le_bytes), shape, &Device::Cpu)?,
+            (Dtype::I32, _) => {
+                Tensor::from_vec(read(data, |b| i64::from(i32::from_le_bytes(b))), shape, &Device::Cpu)?
+            }
+            (Dtype::U32, _) => Tensor::from_vec(read(data, u32::from_le_bytes), shape, &Device::Cpu)?,
+            (Dtype::U8, _) => Tensor::from_vec(data.to_vec(), shape, &Device::Cpu)?,
+            (Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 | Dtype::F8_E4M3 | Dtype::F8_E5M2, _) => {
+                Tensor::from_vec(widen(e.dtype, data), shape, &Device::Cpu)?.to_dtype(dtype)?
+            }
+            (other, _) => bail!("{}: tensor `{name}` is stored as {other:?}, which is no weight type", path.display()),
+        };
+        cpu.to_device(device)
+    }
+}
+
+/// The `__metadata__` of a safetensors file.
+pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    let what = path.display();
+    let file = File::open(path).map_err(|e| msg(format!("{what}: cannot open: {e}")))?;
+    // SAFETY: read only; see `WeightFiles::add`.
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| msg(format!("{what}: cannot map: {e}")))?;
+    let (_, meta) = SafeTensors::read_metadata(&map)
+        .map_err(|e| msg(format!("{what}: not a whole safetensors file ({e})")))?;
+    Ok(meta.metadata().clone().unwrap_or_default().into_iter().collect())
+}
+
+/// Writes tensors to `path` under a temporary name, syncs, and renames: a crash or a full disk leaves the old file.
+/// The bytes depend on the content alone (keys and metadata are sorted), so equal weights have equal hashes. Memory: one
+/// tensor beside those given.
+pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Result<()> {
+    let mut header = serde_json::Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), serde_json::json!(metadata));
+    }
+    let mut end = 0;
+    for (name, tensor) in tensors {
+        let (start, bytes) = (end, tensor.elem_count() * tensor.dtype().size_in_bytes());
+        end = start + bytes;
+        let info = serde_json::json!({
+            "dtype": stored_name(tensor.dtype())?, "shape": tensor.dims(), "data_offsets": [start, end],
+        });
+        header.insert(name.clone(), info);
+    }
+    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    write_atomic(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for tensor in tensors.values() {
+            out.write_all(&bytes_of(tensor).map_err(std::io::Error::other)?)?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs `write` on a temporary file beside `path`, syncs it, and renames it into place.
+pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let what = path.display();
+    let tmp = path.with_extension(format!("{}.tmp", path.extension().and_then(|e| e.to_str()).unwrap_or("")));
+    let run = || -> std::io::Result<()> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let mut out = std::io::BufWriter::with_capacity(1 << 20, File::create(&tmp)?);
+        write(&mut out)?;
+        out.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+        std::fs::rename(&tmp, path)
+    };
+    run().map_err(|e| {
+        let _ = std::fs::remove_file(&tmp);
+        msg(format!("{what}: cannot write: {e}; the previous file, if any, is untouched"))
+    })
+}
+
+fn entry(file: usize, start: usize, info: &TensorInfo) -> Entry {
+    let (a, b) = info.data_offsets;
+    Entry { file, range: (start + a, start + b), dtype: info.dtype, shape: info.shape.clone() }
+}
+
+fn msg(text: String) -> candle_core::Error {
+    candle_core::Error::Msg(text)
+}
+
+fn read<const N: usize, T: Send>(data: &[u8], from: impl Fn([u8; N]) -> T + Sync) -> Vec<T> {
+    data.par_chunks_exact(N).map(|b| from(b.try_into().expect("chunks of N"))).collect()
+}
+
+fn widen(dtype: Dtype, data: &[u8]) -> Vec<f32> {
+    match dtype {
+        Dtype::F32 => read(data, f32::from_le_bytes),
+        Dtype::F16 => read(data, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => read(data, |b| bf16::from_le_bytes(b).to_f32()),
+        Dtype::F64 => read(data, |b| f64::from_le_bytes(b) as f32),
+        Dtype::F8_E4M3 => read(data, |[b]: [u8; 1]| f8(b, 3, 7)),
+        Dtype::F8_E5M2 => read(data, |[b]: [u8; 1]| f8(b, 2, 15)),
+        _ => unreachable!("the caller passes floating types only"),
+    }
+}
+
+/// An 8-bit float with `mantissa` bits and exponent `bias` (OCP FP8: E4M3 has no infinity, E5M2 is a short half).
+fn f8(bits: u8, mantissa: u32, bias: i32) -> f32 {
+    let sign = if bits & 0x80 == 0 { 1.0 } else { -1.0 };
+    let exponent = i32::from((bits & 0x7f) >> mantissa);
+    let fraction = f32::from(bits & ((1 << mantissa) - 1)) / (1u32 << mantissa) as f32;
+    match (mantissa, bits & 0x7f) {
+        (3, 0x7f) => f32::NAN,
+        (2, m) if m > 0x7c => f32::NAN,
+        (2, 0x7c) => sign * f32::INFINITY,
+        _ if exponent == 0 => sign * fraction * 2f32.powi(1 - bias),
+        _ => sign * (1.0 + fraction) * 2f32.powi(exponent - bias),
+    }
+}
+
+fn stored_name(dtype: DType) -> Result<&'static str> {
+    Ok(match dtype {
+        DType::F32 => "F32",
+        DType::F64 => "F64",
+        DType::F16 => "F16",
+        DType::BF16 => "BF16",
+        DType::I64 => "I64",
+        DType::U32 => "U32",
+        DType::U8 => "U8",
+        other => bail!("cannot write a tensor of type {other:?}"),
+    })
+}
+
+/// The little-endian bytes of a tensor, row-major.
+pub fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
+    fn bytes<T, const N: usize>(v: Vec<T>, to: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+        v.into_iter().flat_map(to).collect()
+    }
+    let flat = tensor.detach().to_device(&Device::Cpu)?.flatten_all()?;
+    Ok(match tensor.dtype() {
+        DType::F32 => bytes(flat.to_vec1()?, f32::to_le_bytes),
+        DType::F64 => bytes(flat.to_vec1()?, f64::to_le_bytes),
+        DType::F16 => bytes(flat.to_vec1()?, f16::to_le_bytes),
+        DType::BF16 => bytes(flat.to_vec1()?, bf16::to_le_bytes),
+        DType::I64 => bytes(flat.to_vec1()?, i64::to_le_bytes),
+        DType::U32 => bytes(flat.to_vec1()?, u32::to_le_bytes),
+        DType::U8 => flat.to_vec1()?,
+        other => bail!("cannot write a tensor of type {other:?}"),
+    })
+}
