@@ -9,7 +9,7 @@ premultiplied alpha, and keeps its transparency: the trainer puts it on a ground
     for f in lobehub-fluent-emoji-3d-1.1.0 emojibase-data-17.0.0; do mkdir $f; tar xzf $f.tgz -C $f --strip-components=1; done
     make_data.py lobehub-fluent-emoji-3d-1.1.0 emojibase-data-17.0.0
 
-Needs Python 3.9 and Pillow. The same Pillow gives the same bytes.
+Needs Python 3.9 or later and Pillow (made with 13.0; another version may encode to other bytes, not other pictures).
 """
 
 import argparse
