@@ -1,0 +1,135 @@
+//! A chosen plugin: the table `{ type = "name", … }` and the object it makes. A field of this type is how a plugin wraps
+//! another one: `of = { type = "scaled-linear" }`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::registry::{self, Kind, ParamError};
+
+/// A plugin of the kind `K` (`Choice<dyn Schedule>`), made from its table. Clones share the object.
+pub struct Choice<K: ?Sized> {
+    name: &'static str,
+    params: Value,
+    object: Arc<K>,
+}
+
+impl<K: Kind + ?Sized> Choice<K> {
+    /// Makes the plugin that a table names, or one named by a plain string with its defaults.
+    pub fn from_table(table: &Value) -> Result<Self, ParamError> {
+        let (name, params) = match table {
+            Value::String(name) => (name.clone(), Map::new()),
+            Value::Object(map) => {
+                let mut map = map.clone();
+                match map.remove("type") {
+                    Some(Value::String(name)) => (name, map),
+                    Some(_) => return Err(ParamError::new("must be a string").within("type")),
+                    None => {
+                        return Err(ParamError::new(format!("the {} has no `type`", K::NAME))
+                            .help(format!("`sconce list {}` shows what there is", K::NAME)));
+                    }
+                }
+            }
+            _ => return Err(ParamError::new(format!("a {} is a table with a `type`", K::NAME))),
+        };
+        let plugin = registry::find(K::NAME, &name)?;
+        let (object, params) = registry::downcast((plugin.build)(Value::Object(params))?)?;
+        Ok(Self { name: plugin.name, params, object })
+    }
+
+    /// The plugin `name` with its defaults.
+    pub fn named(name: &str) -> Result<Self, ParamError> {
+        Self::from_table(&Value::String(name.to_owned()))
+    }
+
+    /// The plugin's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The object.
+    pub fn object(&self) -> &Arc<K> {
+        &self.object
+    }
+
+    /// The whole table with every default filled in: `type` first.
+    pub fn table(&self) -> Value {
+        let mut map = Map::new();
+        map.insert("type".into(), self.name.into());
+        if let Value::Object(params) = &self.params {
+            map.extend(params.iter().map(|(k, v)| (k.clone(), v.clone())));
+        }
+        Value::Object(map)
+    }
+}
+
+impl<K: ?Sized> Deref for Choice<K> {
+    type Target = K;
+    fn deref(&self) -> &K {
+        &self.object
+    }
+}
+
+impl<K: ?Sized> Clone for Choice<K> {
+    fn clone(&self) -> Self {
+        Self { name: self.name, params: self.params.clone(), object: self.object.clone() }
+    }
+}
+
+impl<K: ?Sized> fmt::Debug for Choice<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.params)
+    }
+}
+
+impl<K: Kind + ?Sized> Serialize for Choice<K> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.table().serialize(s)
+    }
+}
+
+impl<'de, K: Kind + ?Sized> Deserialize<'de> for Choice<K> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::from_table(&Value::deserialize(d)?).map_err(|e| D::Error::custom(fold(&e)))
+    }
+}
+
+impl<K: Kind + ?Sized> JsonSchema for Choice<K> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}-plugin", K::NAME).into()
+    }
+
+    /// A reference to the kind's own definition, which the whole recipe's schema holds once.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({ "$ref": format!("#/$defs/{}", K::NAME) })
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
+/// serde's errors are strings: a nested plugin's error travels through them behind this mark, so that its path and its
+/// advice are not lost.
+const MARK: char = '\u{1}';
+
+fn fold(e: &ParamError) -> String {
+    format!("{MARK}{}{MARK}{}{MARK}{}{MARK}", e.path.join("."), e.message, e.help.as_deref().unwrap_or(""))
+}
+
+/// Turns serde's message at `path` back into an error, a nested plugin's included.
+pub(crate) fn unfold(mut path: Vec<String>, message: &str) -> ParamError {
+    let parts: Vec<&str> = message.split(MARK).collect();
+    if let [_, inner, message, help, _] = parts[..] {
+        path.extend(inner.split('.').filter(|s| !s.is_empty()).map(str::to_owned));
+        let help = (!help.is_empty()).then(|| help.to_owned());
+        return ParamError { path, message: message.to_owned(), help };
+    }
+    ParamError { path, message: message.to_owned(), help: crate::names::field_help(message) }
+}

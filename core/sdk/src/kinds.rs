@@ -1,0 +1,110 @@
+//! The kinds of scalar plugin, each a trait with its laws. [`crate::testkit`] checks the laws on everything registered.
+
+use crate::noise::{Level, Noise};
+use crate::registry::Kind;
+
+/// How much signal and noise there is at each time.
+///
+/// Laws: alpha >= 0 and sigma >= 0; log-SNR falls strictly in t; `t_of` inverts it; the derivatives agree with
+/// differences.
+pub trait Schedule: Send + Sync {
+    /// Signal and noise at t in [0, 1]: t = 0 is data, t = 1 is noise. A discrete schedule interpolates between its
+    /// grid points (linearly in log-SNR), so that solvers may ask anywhere.
+    fn at(&self, t: f64) -> Noise;
+
+    /// The time of a log-SNR; the ends of [0, 1] for what lies beyond them.
+    fn t_of(&self, log_snr: f64) -> f64 {
+        let (mut low, mut high) = (0.0, 1.0);
+        for _ in 0..80 {
+            let mid = 0.5 * (low + high);
+            if self.at(mid).log_snr() > log_snr { low = mid } else { high = mid }
+        }
+        0.5 * (low + high)
+    }
+
+    /// The number of points of a discrete table: point i of `Some(n)` is at t = (i + 1)/n and exact there. Training
+    /// draws its times from these points alone.
+    fn grid(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// What the network learns: y = a x0 + b eps.
+///
+/// Laws: x0 and eps are recovered from (x_t, y) wherever the determinant is not 0.
+pub trait Objective: Send + Sync {
+    /// The pair `[a, b]` at a noise level.
+    fn target(&self, noise: &Noise) -> [f64; 2];
+
+    /// Factor on x_t before it enters the network (EDM's c_in; 1 elsewhere).
+    fn input_scale(&self, _noise: &Noise) -> f64 {
+        1.0
+    }
+}
+
+/// How much the error counts at each noise level.
+///
+/// Laws: finite and not negative on every level that the timestep sampler draws; the weight on the x0 error does not
+/// depend on the objective.
+pub trait Weighting: Send + Sync {
+    /// w(lambda), the factor on |x0 - x0'|².
+    fn on_x0(&self, log_snr: f64) -> f64;
+
+    /// The factor on the output error |y - y'|²: w sigma²/D², which is what the step uses.
+    fn on_output(&self, noise: &Noise, target: [f64; 2]) -> f64 {
+        let d = noise.determinant(target);
+        self.on_x0(noise.log_snr()) * (noise.sigma / d).powi(2)
+    }
+}
+
+/// Which times are trained on, as an inverse cumulative distribution, so that stratifying a batch is free.
+///
+/// Laws: `quantile` rises in u and stays in [0, 1].
+pub trait TimestepSampler: Send + Sync {
+    /// The time t of the quantile u in [0, 1).
+    fn quantile(&self, u: f64) -> f64;
+}
+
+/// How an average of the weights follows them.
+///
+/// Laws: the decay is in [0, 1].
+pub trait EmaStrategy: Send + Sync {
+    /// average <- decay · average + (1 - decay) · weights, after a step of `batch` images that ends at `images_seen`.
+    /// `None`: no average is kept at all.
+    fn decay(&self, images_seen: u64, batch: u64) -> Option<f64>;
+}
+
+/// The factor on every learning rate over the run.
+///
+/// Laws: finite and not negative.
+pub trait LrSchedule: Send + Sync {
+    /// The factor for the step that begins at `images_seen` of `images_total`.
+    fn factor(&self, images_seen: u64, images_total: u64) -> f64;
+}
+
+/// Where a sampler of n steps puts its noise levels.
+///
+/// Laws: n + 1 levels (the last is where the picture is taken); sigma/alpha falls strictly.
+pub trait Spacing: Send + Sync {
+    /// The levels of a run of `steps` steps.
+    fn levels(&self, schedule: &dyn Schedule, steps: usize) -> Vec<Level>;
+}
+
+macro_rules! kinds {
+    ($($kind:ident, $name:literal, $about:literal;)*) => {$(
+        impl Kind for dyn $kind {
+            const NAME: &'static str = $name;
+            const ABOUT: &'static str = $about;
+        }
+    )*};
+}
+
+kinds! {
+    Schedule, "schedule", "how much signal and noise there is at each time";
+    Objective, "objective", "what the network learns to output";
+    Weighting, "weighting", "how much the error counts at each noise level";
+    TimestepSampler, "timesteps", "which times are trained on";
+    EmaStrategy, "ema", "how an average of the weights follows them";
+    LrSchedule, "lr", "the factor on every learning rate over the run";
+    Spacing, "spacing", "where a sampler puts its noise levels";
+}

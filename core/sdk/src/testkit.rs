@@ -1,0 +1,1 @@
+//! The laws of each kind, to be run on every registered plugin.
