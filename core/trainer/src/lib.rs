@@ -1,1 +1,9 @@
-//! Skeleton.
+//! The trainer. It knows no model and no plugin: it resolves a recipe into plugins, and runs the step.
+
+pub mod adapter;
+pub mod cond;
+pub mod model;
+pub mod optimizer;
+pub mod solver;
+
+pub use cond::Cond;

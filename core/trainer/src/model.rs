@@ -1,0 +1,196 @@
+//! What a model family gives the trainer: a denoiser, what conditions it, what turns pictures into latents, and what
+//! the checkpoint says about how it was trained. The trainer and the sampler see these traits and no family.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor};
+use sconce_nn::Store;
+use sconce_sdk::{Kind, Noise};
+use serde_json::Value;
+
+use crate::cond::Cond;
+
+/// Whether a denoiser keeps its blocks' activations for the backward pass or computes them again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Keep everything: fastest.
+    #[default]
+    Nothing,
+    /// Keep each block's inputs alone: a third more time, a fraction of the memory.
+    Blocks,
+}
+
+/// The denoiser.
+pub trait Backbone: Send + Sync {
+    /// The network's output for noisy latents.
+    ///
+    /// `x`: B C H W, already scaled by the objective's input scale. `time`: B, f32, from [`Backbone::time`].
+    fn forward(&self, x: &Tensor, time: &Tensor, cond: &Cond) -> Result<Tensor>;
+
+    /// The network's own time for t in [0, 1] (999 for t = 1 in Stable Diffusion).
+    fn time(&self, t: f64, noise: &Noise) -> f64;
+
+    /// Its parameters and adaptable layers.
+    fn store(&self) -> &Arc<Store>;
+
+    /// Sets what is kept for the backward pass.
+    fn recompute(&self, what: Recompute);
+
+    /// Latent sides must be multiples of this.
+    fn side_multiple(&self) -> usize;
+
+    /// The type that activations are computed in.
+    fn dtype(&self) -> DType;
+}
+
+/// Where a picture's pixels come from, for size and crop conditioning (SDXL, Podell et al. 2023, section 2.2).
+/// All in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Geometry {
+    /// Height and width of the original image.
+    pub original: [u32; 2],
+    /// Top and left of the crop, in the resized image.
+    pub crop: [u32; 2],
+    /// Height and width that the network is given.
+    pub target: [u32; 2],
+}
+
+impl Geometry {
+    /// An uncropped picture of this size.
+    pub fn plain(height: u32, width: u32) -> Self {
+        Self { original: [height, width], crop: [0, 0], target: [height, width] }
+    }
+}
+
+/// What a prompt is for: some families treat an empty negative prompt apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PromptUse {
+    /// A caption in training, or the positive prompt.
+    Caption,
+    /// The unconditional side of guidance where the user gave no negative prompt.
+    Unconditional,
+}
+
+/// The text encoders with their tokenizers, and any other conditioning.
+pub trait Conditioner: Send + Sync {
+    /// Conditions for prompts, batch first, padded alike. Part of the graph where an encoder trains.
+    fn encode(&self, prompts: &[(&str, PromptUse)]) -> Result<Cond>;
+
+    /// Conditions that come from the pictures' geometry, on the encoders' device; empty where the family has none.
+    fn geometry(&self, pictures: &[Geometry]) -> Result<Cond>;
+
+    /// Token ids as the encoders see them, one list a tokenizer, each a list of chunks: for `sconce inspect` and tests.
+    fn token_ids(&self, prompt: &str) -> Result<Vec<Vec<Vec<u32>>>>;
+
+    /// The encoders' parameters, by component name (`text_encoder`, `text_encoder_2`).
+    fn stores(&self) -> Vec<Arc<Store>>;
+}
+
+/// The Gaussian that an encoder gives for each picture.
+pub struct Moments {
+    /// B C h w.
+    pub mean: Tensor,
+    /// B C h w, clamped to [-30, 20]; `None` for a deterministic encoder (the tiny autoencoder).
+    pub log_variance: Option<Tensor>,
+}
+
+/// Between pictures and latents.
+pub trait Autoencoder: Send + Sync {
+    /// Pictures B 3 H W in [-1, 1] to the moments of *raw* latents (before shift and scale). Differentiable.
+    fn encode(&self, pictures: &Tensor) -> Result<Moments>;
+
+    /// Raw latents to pictures B 3 H W in about [-1, 1]. Differentiable.
+    fn decode(&self, latents: &Tensor) -> Result<Tensor>;
+
+    /// Raw latents to those that the denoiser sees: (z - shift) scale.
+    fn scale(&self, latents: &Tensor) -> Result<Tensor>;
+
+    /// And back: z / scale + shift.
+    fn unscale(&self, latents: &Tensor) -> Result<Tensor>;
+
+    /// Pixels a latent side stands for (8 in Stable Diffusion).
+    fn factor(&self) -> usize;
+
+    /// Latent channels.
+    fn channels(&self) -> usize;
+
+    /// Its parameters.
+    fn store(&self) -> &Arc<Store>;
+}
+
+/// What a checkpoint says about itself: recipe tables that stand below everything that the user writes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Native {
+    /// The family's name in the registry (`sdxl`).
+    pub family: String,
+    /// `[schedule]` it was trained on.
+    pub schedule: Value,
+    /// `[objective]` it was trained for.
+    pub objective: Value,
+    /// `[spacing]` to sample it with.
+    pub spacing: Value,
+    /// `[solver]` to sample it with.
+    pub solver: Value,
+    /// The side of the pictures it was trained on, in pixels.
+    pub resolution_px: u32,
+    /// Where each fact was read: field to file and key, or "the family's rule".
+    pub evidence: BTreeMap<String, String>,
+}
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Where to.
+    pub device: Device,
+    /// Type of activations, and of the weights that do not train.
+    pub dtype: DType,
+    /// Start from a seeded initialisation instead of weight files (the folder holds configs alone).
+    pub random: Option<u64>,
+}
+
+/// A loaded model.
+pub trait Model: Send + Sync {
+    /// What the checkpoint says about itself.
+    fn native(&self) -> &Native;
+    /// The denoiser.
+    fn backbone(&self) -> &Arc<dyn Backbone>;
+    /// Its conditioning.
+    fn conditioner(&self) -> &Arc<dyn Conditioner>;
+    /// Its autoencoder.
+    fn autoencoder(&self) -> &Arc<dyn Autoencoder>;
+    /// Writes a whole diffusers folder with `weights` in place of the loaded values where given (key: component, then
+    /// parameter), the native settings replaced by `trained_as`, and `metadata` in each weight file's header.
+    fn save(&self, to: &Path, save: &SaveModel) -> Result<Vec<PathBuf>>;
+}
+
+/// What [`Model::save`] is told.
+pub struct SaveModel<'a> {
+    /// Values that replace the model's own, by component and parameter name.
+    pub weights: &'a BTreeMap<String, BTreeMap<String, Tensor>>,
+    /// The type of the saved weights.
+    pub dtype: DType,
+    /// What the saved model predicts, on which schedule, and how to sample it.
+    pub trained_as: &'a Native,
+    /// Header of every weight file.
+    pub metadata: &'a BTreeMap<String, String>,
+}
+
+/// A model family: how to know one, and how to load it. Registered by name (`sd1`, `sd2`, `sdxl`).
+pub trait Family: Send + Sync {
+    /// True if the folder or file is of this family, by its configs or keys, never by its name.
+    fn detect(&self, path: &Path) -> Result<bool>;
+    /// What it says about itself, without touching weights.
+    fn native(&self, path: &Path) -> Result<Native>;
+    /// The number of scalars of each component, without touching weights: for the estimate of memory.
+    fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>>;
+    /// Loads it.
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>>;
+}
+
+impl Kind for dyn Family {
+    const NAME: &'static str = "family";
+    const ABOUT: &'static str = "how a model family is recognised, loaded and saved";
+}
