@@ -12,6 +12,7 @@
 pub mod checkpoint;
 pub mod cpu;
 pub mod function;
+pub mod gradcheck;
 pub mod layers;
 pub mod ops;
 pub mod rng;
