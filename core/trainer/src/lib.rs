@@ -4,6 +4,7 @@ pub mod adapter;
 pub mod cond;
 pub mod model;
 pub mod optimizer;
+pub mod recipe;
 pub mod solver;
 
 pub use cond::Cond;

@@ -1,0 +1,337 @@
+//! The tables of a recipe: one a decision, each field documented here once, for parsing, `sconce schema` and the docs.
+//! A table that names a plugin (`type = "…"`) is a [`Choice`]; the others are what a run needs around the plugins.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use candle_core::DType;
+use schemars::JsonSchema;
+use sconce_sdk::{Choice, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+use serde::{Deserialize, Serialize};
+
+use crate::adapter::Adapter;
+use crate::model::Recompute;
+use crate::optimizer::Optimizer;
+use crate::solver::Solver;
+
+/// A training run, whole.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What is fine-tuned.
+    pub model: ModelTable,
+    /// How much signal and noise there is at each time. Default: the checkpoint's own.
+    pub schedule: Choice<dyn Schedule>,
+    /// What the network learns to output. Default: the checkpoint's own.
+    pub objective: Choice<dyn Objective>,
+    /// How much the error counts at each noise level. Default: `native`.
+    pub weighting: Choice<dyn Weighting>,
+    /// Which times are trained on. Default: `uniform`.
+    pub timesteps: Choice<dyn TimestepSampler>,
+    /// How an average of the weights follows them. Default: `none`.
+    pub ema: Choice<dyn EmaStrategy>,
+    /// What is added to the layers of a frozen model. No table: a full fine-tune.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Choice<dyn Adapter>>,
+    /// How weights follow their gradients.
+    pub optimizer: Choice<dyn Optimizer>,
+    /// The factor on every learning rate over the run. Default: `constant`.
+    pub lr: Choice<dyn LrSchedule>,
+    /// The pictures.
+    pub data: DataTable,
+    /// The run.
+    pub train: TrainTable,
+    /// The loss on pictures that are not trained on. No table: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationTable>,
+    /// Pictures drawn as the run goes. No table: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<PreviewTable>,
+    /// How pictures are sampled: for previews, and written into the saved model's scheduler config.
+    pub sampling: SamplingTable,
+    /// What is written at the end.
+    #[serde(default)]
+    pub output: OutputTable,
+}
+
+/// A floating type of weights and activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Float {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16: the range of f32, 8 bits of precision.
+    Bf16,
+    /// IEEE half: 11 bits of precision, overflows at 65,504.
+    F16,
+}
+
+impl From<Float> for DType {
+    fn from(f: Float) -> Self {
+        match f {
+            Float::F32 => DType::F32,
+            Float::Bf16 => DType::BF16,
+            Float::F16 => DType::F16,
+        }
+    }
+}
+
+/// What is fine-tuned.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelTable {
+    /// A diffusers folder; `embedded:quickstart` is the model inside the program.
+    pub path: String,
+    /// The family, where it must not be read from the folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+    /// Type of activations and of weights that do not train (weights that train have f32 masters).
+    #[serde(default)]
+    pub dtype: Float,
+    /// True where the recipe's objective or schedule is deliberately not the one the checkpoint was trained with.
+    #[serde(default)]
+    pub convert: bool,
+    /// Start from nothing, initialised by this seed: the folder holds configs and tokenizers alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub random_seed: Option<u64>,
+}
+
+/// The pictures.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataTable {
+    /// Pictures in one forward pass.
+    pub batch: usize,
+    /// Where the pictures are.
+    pub source: Vec<SourceTable>,
+    /// Share of captions replaced by the empty one, for guidance.
+    #[serde(default)]
+    pub caption_dropout: f64,
+    /// Where latents and text embeddings are kept between runs. Default: `cache` in the run's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+}
+
+/// One folder of captioned pictures.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceTable {
+    /// A folder of images, each with a `.txt` caption of its name, or all in `metadata.jsonl` (`file_name`, `text`).
+    /// `embedded:quickstart` is the set inside the program.
+    pub path: String,
+    /// How often each picture counts in a pass over the data.
+    #[serde(default = "one")]
+    pub repeats: usize,
+    /// The side of a square whose area the pictures are resized to, in pixels. Default: the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution_px: Option<u32>,
+    /// What is done with pictures that are not square.
+    #[serde(default)]
+    pub aspect: Aspect,
+    /// Pictures whose smaller side is below this are skipped (and reported), in pixels.
+    #[serde(default = "one_px")]
+    pub smallest_px: u32,
+    /// Mirrored copies.
+    #[serde(default)]
+    pub flip: Flip,
+    /// Plain grounds that pictures with transparency are put on, one copy each; an opaque picture ignores them.
+    /// Default: white alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grounds: Vec<Ground>,
+    /// The caption, made of `{caption}` and, with `grounds`, `{ground}`.
+    #[serde(default = "caption_alone")]
+    pub caption: String,
+}
+
+/// What is done with pictures that are not square.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aspect {
+    /// Buckets of equal area and several aspect ratios; the little that does not fit is cropped from the middle.
+    #[default]
+    Buckets,
+    /// The largest square in the middle.
+    Square,
+}
+
+/// Mirrored copies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flip {
+    /// None.
+    #[default]
+    Never,
+    /// Each time, with even odds, left and right swapped.
+    Horizontal,
+}
+
+/// A plain colour behind a transparent picture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ground {
+    /// Its word in captions.
+    pub name: String,
+    /// Red, green and blue in 0 to 255.
+    pub rgb: [u8; 3],
+}
+
+/// What a run trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// The denoiser, and text encoders if `components` names them.
+    #[default]
+    Denoiser,
+    /// The autoencoder: pictures in, pictures out.
+    Autoencoder,
+}
+
+/// The run.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainTable {
+    /// Pictures in the whole run: the clock that everything counts by.
+    pub images: u64,
+    /// Seed of everything random: two runs of one recipe are the same run.
+    #[serde(default)]
+    pub seed: u64,
+    /// What is trained.
+    #[serde(default)]
+    pub task: Task,
+    /// Components that train, each with the factor on the learning rate: `{ unet = 1.0, text_encoder = 0.1 }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub components: BTreeMap<String, f64>,
+    /// Batches whose gradients are added up before an update.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// The gradient's norm is cut to this. Zero: not at all.
+    #[serde(default = "one_f64")]
+    pub clip_norm: f64,
+    /// What is computed again in the backward pass to save memory.
+    #[serde(default)]
+    pub recompute: Recompute,
+    /// A checkpoint every so many images, from which `--resume` goes on. Zero: at the end alone.
+    #[serde(default)]
+    pub save_every_images: u64,
+    /// How many checkpoints are kept.
+    #[serde(default = "two")]
+    pub keep: usize,
+    /// Weight of the Kullback-Leibler term of an autoencoder's loss.
+    #[serde(default = "kl_weight")]
+    pub kl_weight: f64,
+}
+
+/// The loss on held-out pictures, at fixed quantiles of the timestep distribution with fixed noise.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationTable {
+    /// Share of the pictures that is held out.
+    pub share: f64,
+    /// Every so many images.
+    pub every_images: u64,
+    /// Noise levels for each picture.
+    #[serde(default = "four")]
+    pub quantiles: usize,
+}
+
+/// Pictures drawn as the run goes.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PreviewTable {
+    /// One picture each.
+    pub prompts: Vec<String>,
+    /// Every so many images; zero: before and after alone.
+    #[serde(default)]
+    pub every_images: u64,
+    /// Noise of the first picture.
+    #[serde(default)]
+    pub seed: u64,
+    /// Height in pixels. Default: the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height_px: Option<u32>,
+    /// Width in pixels. Default: the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width_px: Option<u32>,
+}
+
+/// How pictures are sampled.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingTable {
+    /// How a sampler goes from one noise level to the next. Default: the checkpoint's own.
+    pub solver: Choice<dyn Solver>,
+    /// Where a sampler puts its noise levels. Default: the checkpoint's own.
+    pub spacing: Choice<dyn Spacing>,
+    /// Steps.
+    #[serde(default = "thirty")]
+    pub steps: usize,
+    /// Classifier-free guidance (Ho & Salimans 2022): 1 is none.
+    #[serde(default = "five")]
+    pub cfg: f64,
+    /// Share of the guided output that is rescaled to the conditional one's deviation (Lin et al. 2023, section 3.4).
+    #[serde(default)]
+    pub cfg_rescale: f64,
+    /// The unconditional side of guidance; no text means the family's own rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative: Option<String>,
+}
+
+/// What is written at the end.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutputTable {
+    /// The run's folder. Default: `runs/` and the recipe's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Type of saved weights.
+    #[serde(default)]
+    pub dtype: Float,
+    /// LoRA file layouts. Default: both.
+    #[serde(default = "lora_layouts")]
+    pub lora_layouts: Vec<LoraLayout>,
+    /// The title in the weight files' headers. Default: the recipe's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+/// A layout of LoRA files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LoraLayout {
+    /// PEFT's, which diffusers loads.
+    Peft,
+    /// kohya's, which ComfyUI, Forge and A1111 load.
+    Kohya,
+}
+
+fn one() -> usize {
+    1
+}
+fn one_px() -> u32 {
+    1
+}
+fn one_f64() -> f64 {
+    1.0
+}
+fn two() -> usize {
+    2
+}
+fn four() -> usize {
+    4
+}
+fn thirty() -> usize {
+    30
+}
+fn five() -> f64 {
+    5.0
+}
+fn kl_weight() -> f64 {
+    1e-6
+}
+fn caption_alone() -> String {
+    "{caption}".to_owned()
+}
+fn lora_layouts() -> Vec<LoraLayout> {
+    vec![LoraLayout::Peft, LoraLayout::Kohya]
+}
