@@ -3,6 +3,8 @@
 
 use std::sync::OnceLock;
 
+use super::pack::{BLOCK, Data};
+
 /// An instruction set that has kernels of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
@@ -61,14 +63,40 @@ pub trait Real:
     const ONE: Self;
     /// The nearest value of this type.
     fn of(x: f64) -> Self;
+    /// The nearest value of this type.
+    fn from_f32(x: f32) -> Self;
+    /// A slice as an operand's memory.
+    fn data(x: &[Self]) -> Data<'_>;
     /// The kernels of an instruction set that this machine has.
     fn kernel(isa: Isa) -> Kernel<Self>;
+    /// `out[d * width + l] = block[l][d]` for the first `[depth, lanes]` of them.
+    fn transpose(block: &Block<Self>, size: [usize; 2], out: &mut [Self], width: usize) {
+        transpose(block, size, out, width)
+    }
+}
+
+/// A square of values on the way from one order to the other.
+pub type Block<T> = [[T; BLOCK]; BLOCK];
+
+fn transpose<T: Real>(block: &Block<T>, [depth, lanes]: [usize; 2], out: &mut [T], width: usize) {
+    for (d, out) in (0..depth).zip(out.chunks_mut(width)) {
+        for (out, block) in out.iter_mut().zip(&block[..lanes]) {
+            *out = block[d];
+        }
+    }
 }
 
 impl Real for f32 {
     const ONE: f32 = 1.0;
     fn of(x: f64) -> f32 {
         x as f32
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+    fn data(x: &[f32]) -> Data<'_> {
+        Data::F32(x)
     }
     fn kernel(isa: Isa) -> Kernel<f32> {
         match isa {
@@ -85,6 +113,13 @@ impl Real for f64 {
     const ONE: f64 = 1.0;
     fn of(x: f64) -> f64 {
         x
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> f64 {
+        x as f64
+    }
+    fn data(x: &[f64]) -> Data<'_> {
+        Data::F64(x)
     }
     fn kernel(_: Isa) -> Kernel<f64> {
         Kernel { rows: 4, cols: 8, run: portable }

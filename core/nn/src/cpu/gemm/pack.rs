@@ -36,6 +36,22 @@ impl<'a> Data<'a> {
         self.len() == 0
     }
 
+    /// Widens elements `at`, `at + stride` … into `out`.
+    pub(in crate::cpu) fn copy_to<T: Real>(&self, at: usize, stride: usize, out: &mut [T]) {
+        fn copy<E: Widen, T: Real>(x: &[E], stride: usize, out: &mut [T]) {
+            match stride {
+                1 => out.iter_mut().zip(x).for_each(|(out, x)| *out = x.widen()),
+                _ => out.iter_mut().zip(x.iter().step_by(stride.max(1))).for_each(|(out, x)| *out = x.widen()),
+            }
+        }
+        match self.from(at) {
+            Data::F32(x) => copy(x, stride, out),
+            Data::F64(x) => copy(x, stride, out),
+            Data::BF16(x) => copy(x, stride, out),
+            Data::F16(x) => copy(x, stride, out),
+        }
+    }
+
     /// The same memory from element `start` on.
     pub fn from(self, start: usize) -> Self {
         match self {
@@ -88,11 +104,11 @@ impl Index<'_> {
         }
     }
 
-    /// The largest offset of the first `len`, or none if there are fewer.
-    fn most(&self, len: usize) -> Option<usize> {
+    /// The largest offset in `range`, or none if it is empty or past the table.
+    fn most(&self, range: Range<usize>) -> Option<usize> {
         match self {
-            Index::Stride(stride) => Some(len.checked_sub(1)? * stride),
-            Index::Table(table) => table.get(..len)?.iter().max().copied(),
+            Index::Stride(stride) => (!range.is_empty()).then(|| (range.end - 1) * stride),
+            Index::Table(table) => table.get(range)?.iter().max().copied(),
         }
     }
 
@@ -131,7 +147,7 @@ impl<'a> Operand<'a> {
         Self { data: data.into(), lane: Index::Stride(col_stride), depth: Index::Stride(row_stride) }
     }
 
-    pub(super) fn covers(&self, lanes: usize, depth: usize) -> bool {
+    fn covers(&self, lanes: Range<usize>, depth: Range<usize>) -> bool {
         match (self.lane.most(lanes), self.depth.most(depth)) {
             (Some(lane), Some(depth)) => lane + depth < self.data.len(),
             _ => false,
@@ -139,8 +155,15 @@ impl<'a> Operand<'a> {
     }
 
     /// Packs up to `width` lanes: `out[d * width + l]`, with zeros in lanes past the last.
-    pub(super) fn pack<T: Real>(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, out: &mut [T]) {
+    pub(in crate::cpu) fn pack<T: Real>(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, out: &mut [T]) {
         assert!(lanes.len() <= width && out.len() >= depth.len() * width, "a panel is as large as its buffer");
+        assert!(self.covers(lanes.clone(), depth.clone()), "an operand reaches past its memory");
+        if lanes.is_empty() || depth.is_empty() {
+            return;
+        }
+        if lanes.len() < width {
+            out.chunks_exact_mut(width).for_each(|out| out[lanes.len()..].fill(T::default()));
+        }
         match self.data {
             Data::F32(x) => self.pack_from(x, lanes, depth, width, out),
             Data::F64(x) => self.pack_from(x, lanes, depth, width, out),
@@ -157,13 +180,107 @@ impl<'a> Operand<'a> {
         width: usize,
         out: &mut [T],
     ) {
-        for (d, out) in depth.zip(out.chunks_exact_mut(width)) {
-            let at = self.depth.at(d);
-            for (l, out) in lanes.clone().zip(out.iter_mut()) {
-                *out = data[at + self.lane.at(l)].widen();
+        // Where lanes lie side by side they are copied; where the depth does, blocks of it are transposed.
+        let across = self.lane.run(lanes.clone()).max(self.lane.run(lanes.start + lanes.len() / 2..lanes.end));
+        let along = self.depth.run(depth.start..depth.end.min(depth.start + BLOCK));
+        if across >= 4.min(lanes.len()) || across >= along {
+            self.pack_runs(data, lanes, depth, width, out);
+        } else {
+            for first in (0..lanes.len()).step_by(BLOCK) {
+                let block = lanes.start + first..lanes.end.min(lanes.start + first + BLOCK);
+                self.pack_transposed(data, block, depth.clone(), width, &mut out[first..]);
             }
-            out[lanes.len()..].fill(T::default());
         }
+    }
+
+    /// Copies runs of lanes, in pieces of a fixed size.
+    fn pack_runs<E: Widen, T: Real>(
+        &self,
+        data: &[E],
+        lanes: Range<usize>,
+        depth: Range<usize>,
+        width: usize,
+        out: &mut [T],
+    ) {
+        for first in lanes.clone().step_by(PIECES) {
+            let mut pieces = [[(0, 0); PIECES]; 4]; // (lane, offset) of pieces of 16, 8, 4 and 1 lanes
+            let mut counts = [0; 4];
+            let mut lane = first;
+            let end = lanes.end.min(first + PIECES);
+            while lane < end {
+                let (mut run, mut offset) = (self.lane.run(lane..end), self.lane.at(lane));
+                while run > 0 {
+                    let (kind, size) = match run {
+                        16.. => (0, 16),
+                        8.. => (1, 8),
+                        4.. => (2, 4),
+                        _ => (3, 1),
+                    };
+                    pieces[kind][counts[kind]] = (lane - lanes.start, offset);
+                    counts[kind] += 1;
+                    (lane, offset, run) = (lane + size, offset + size, run - size);
+                }
+            }
+            for (d, out) in depth.clone().zip(out.chunks_mut(width)) {
+                let at = self.depth.at(d);
+                // SAFETY: `pack` has checked that all lanes at all depths lie in `data`, and that `out` holds the lanes.
+                unsafe {
+                    pieces[0][..counts[0]].iter().for_each(|&(l, from)| copy::<16, E, T>(data, from + at, out, l));
+                    pieces[1][..counts[1]].iter().for_each(|&(l, from)| copy::<8, E, T>(data, from + at, out, l));
+                    pieces[2][..counts[2]].iter().for_each(|&(l, from)| copy::<4, E, T>(data, from + at, out, l));
+                    pieces[3][..counts[3]].iter().for_each(|&(l, from)| copy::<1, E, T>(data, from + at, out, l));
+                }
+            }
+        }
+    }
+
+    /// Reads runs of the depth of up to [`BLOCK`] lanes, and writes them transposed.
+    fn pack_transposed<E: Widen, T: Real>(
+        &self,
+        data: &[E],
+        lanes: Range<usize>,
+        depth: Range<usize>,
+        width: usize,
+        out: &mut [T],
+    ) {
+        let mut block = [[T::default(); BLOCK]; BLOCK]; // lane, depth
+        let mut d = depth.start;
+        while d < depth.end {
+            let run = self.depth.run(d..depth.end.min(d + BLOCK));
+            let at = self.depth.at(d);
+            for (block, lane) in block.iter_mut().zip(lanes.clone()) {
+                let from = at + self.lane.at(lane);
+                if run == BLOCK {
+                    // SAFETY: `pack` has checked that the run lies in `data`.
+                    unsafe { copy::<BLOCK, E, T>(data, from, block, 0) };
+                } else {
+                    block.iter_mut().zip(&data[from..from + run]).for_each(|(out, x)| *out = x.widen());
+                }
+            }
+            let out = &mut out[(d - depth.start) * width..];
+            T::transpose(&block, [run, lanes.len()], out, width);
+            d += run;
+        }
+    }
+}
+
+/// Lanes and steps of the depth that are transposed at a time.
+pub(super) const BLOCK: usize = 16;
+/// Lanes whose pieces are listed at a time: the widest panel of B.
+const PIECES: usize = 32;
+
+/// Widens N values.
+///
+/// # Safety
+/// `data[from..from + N]` and `out[to..to + N]` exist.
+#[inline(always)]
+unsafe fn copy<const N: usize, E: Widen, T: Real>(data: &[E], from: usize, out: &mut [T], to: usize) {
+    debug_assert!(from + N <= data.len() && to + N <= out.len());
+    // SAFETY: the caller's promise; an array has the layout of a slice of its length.
+    let (x, out) =
+        unsafe { (&*data.as_ptr().add(from).cast::<[E; N]>(), &mut *out.as_mut_ptr().add(to).cast::<[T; N]>()) };
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = x.widen();
     }
 }
 
@@ -175,7 +292,7 @@ trait Widen: Copy + Sync {
 impl Widen for f32 {
     #[inline(always)]
     fn widen<T: Real>(self) -> T {
-        T::of(self as f64)
+        T::from_f32(self)
     }
 }
 
@@ -189,13 +306,18 @@ impl Widen for f64 {
 impl Widen for bf16 {
     #[inline(always)]
     fn widen<T: Real>(self) -> T {
-        T::of(f32::from_bits((self.to_bits() as u32) << 16) as f64)
+        T::from_f32(f32::from_bits((self.to_bits() as u32) << 16))
     }
 }
 
 impl Widen for f16 {
+    /// Without a branch, so that loops over it are vectorized: the exponent is corrected by a multiplication, which
+    /// makes subnormal numbers right too; infinities and NaN keep the full exponent.
     #[inline(always)]
     fn widen<T: Real>(self) -> T {
-        T::of(self.to_f64())
+        let bits = self.to_bits() as u32;
+        let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((254 - 15) << 23);
+        let special = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+        T::from_f32(f32::from_bits(magnitude.to_bits() | special | (bits & 0x8000) << 16))
     }
 }
