@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod cpu;
 pub mod function;
 pub mod gradcheck;
+pub mod inplace;
 pub mod layers;
 pub mod ops;
 pub mod rng;

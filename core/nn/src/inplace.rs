@@ -1,0 +1,100 @@
+//! Updates of a tensor's own memory, for optimizers and averages: candle's tensors are values, and writing a new one for
+//! each update would cost a model's worth of memory and its traffic.
+
+use candle_core::{CpuStorage, CudaStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, bail};
+use rayon::prelude::*;
+
+/// Elements that one task works on.
+const CHUNK: usize = 1 << 14;
+
+/// Runs `f` over chunks of the memory of `dst` (f32, contiguous, on the CPU) and the same chunks of `src`.
+///
+/// `f` gets the index of its chunk's first element, so that it can find its part of other state of the same length.
+pub fn zip(dst: &Tensor, src: &Tensor, f: impl Fn(usize, &mut [f32], &[f32]) + Sync) -> Result<()> {
+    if dst.shape() != src.shape() {
+        bail!("in-place update: {:?} against {:?}", dst.shape(), src.shape());
+    }
+    let src = src.to_dtype(candle_core::DType::F32)?.contiguous()?;
+    dst.inplace_op2(&src, &Zip(f))
+}
+
+/// Runs `f` over chunks of the memory of `dst` (f32, contiguous, on the CPU).
+pub fn each(dst: &Tensor, f: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
+    dst.inplace_op1(&Each(f))
+}
+
+/// `dst <- dst + weight (src - dst)`, on any device.
+pub fn lerp(dst: &candle_core::Var, src: &Tensor, weight: f64) -> Result<()> {
+    if dst.device().is_cpu() {
+        let w = weight as f32;
+        return zip(dst, src, |_, d, s| d.iter_mut().zip(s).for_each(|(d, s)| *d += w * (s - *d)));
+    }
+    dst.set(&(dst.as_tensor().detach() + ((src.detach() - dst.as_tensor().detach())? * weight)?)?)
+}
+
+fn slice<'a>(s: &'a CpuStorage, l: &Layout) -> Result<&'a [f32]> {
+    match (s, l.contiguous_offsets()) {
+        (CpuStorage::F32(v), Some((a, b))) => Ok(&v[a..b]),
+        _ => bail!("in-place updates need contiguous f32"),
+    }
+}
+
+fn slice_mut<'a>(s: &'a mut CpuStorage, l: &Layout) -> Result<&'a mut [f32]> {
+    match (s, l.contiguous_offsets()) {
+        (CpuStorage::F32(v), Some((a, b))) => Ok(&mut v[a..b]),
+        _ => bail!("in-place updates need contiguous f32"),
+    }
+}
+
+struct Zip<F>(F);
+
+impl<F: Fn(usize, &mut [f32], &[f32]) + Sync> InplaceOp2 for Zip<F> {
+    fn name(&self) -> &'static str {
+        "in-place zip"
+    }
+    fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
+        let (dst, src) = (slice_mut(s1, l1)?, slice(s2, l2)?);
+        dst.par_chunks_mut(CHUNK).zip(src.par_chunks(CHUNK)).enumerate().for_each(|(i, (d, s))| (self.0)(i * CHUNK, d, s));
+        Ok(())
+    }
+    fn cuda_fwd(&self, _: &mut CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<()> {
+        bail!("in-place zip runs on the CPU alone")
+    }
+}
+
+struct Each<F>(F);
+
+impl<F: Fn(usize, &mut [f32]) + Sync> InplaceOp1 for Each<F> {
+    fn name(&self) -> &'static str {
+        "in-place each"
+    }
+    fn cpu_fwd(&self, s: &mut CpuStorage, l: &Layout) -> Result<()> {
+        slice_mut(s, l)?.par_chunks_mut(CHUNK).enumerate().for_each(|(i, d)| (self.0)(i * CHUNK, d));
+        Ok(())
+    }
+    fn cuda_fwd(&self, _: &mut CudaStorage, _: &Layout) -> Result<()> {
+        bail!("in-place each runs on the CPU alone")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device, Var};
+
+    #[test]
+    fn lerp_moves_by_its_weight_and_in_place() -> Result<()> {
+        let average = Var::zeros((3, 5), DType::F32, &Device::Cpu)?;
+        let seen_before = average.as_tensor().clone();
+        lerp(&average, &Tensor::full(4f32, (3, 5), &Device::Cpu)?, 0.25)?;
+        assert_eq!(seen_before.to_vec2::<f32>()?, vec![vec![1.0; 5]; 3]);
+        Ok(())
+    }
+
+    #[test]
+    fn shapes_must_agree() -> Result<()> {
+        let a = Tensor::zeros(3, DType::F32, &Device::Cpu)?;
+        assert!(zip(&a, &Tensor::zeros(4, DType::F32, &Device::Cpu)?, |_, _, _| ()).is_err());
+        Ok(())
+    }
+}

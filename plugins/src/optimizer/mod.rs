@@ -1,0 +1,5 @@
+//! How weights follow their gradients.
+
+mod adamw;
+
+pub use adamw::AdamW;
