@@ -33,7 +33,7 @@ def code(name: str) -> str:
 
 def concepts() -> list[tuple[str, str]]:
     """(label, caption) of each line."""
-    lines = (HERE / "concepts.txt").read_text().splitlines()
+    lines = (HERE / "concepts.txt").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
     return [(p[0].strip(), p[-1].strip()) for p in pairs]
 
@@ -69,7 +69,7 @@ def main() -> None:
     args = args.parse_args()
 
     files = {code(f.stem): f for f in sorted((args.pictures / "assets").glob("*.webp"))}
-    emoji = json.loads((args.labels / "en" / "data.json").read_text())
+    emoji = json.loads((args.labels / "en" / "data.json").read_text(encoding="utf-8"))
     by_label = {e["label"]: code(e["hexcode"]) for e in emoji}
     args.out.mkdir(parents=True, exist_ok=True)
     for old in [*args.out.glob("*.png"), *args.out.glob("*.webp")]:
@@ -87,7 +87,7 @@ def main() -> None:
         (args.out / name).write_bytes(data)
         rows[name], size = caption, size + len(data)
     lines = (json.dumps({"file_name": f, "text": t}, ensure_ascii=False) + "\n" for f, t in sorted(rows.items()))
-    (args.out / "metadata.jsonl").write_text("".join(lines))
+    (args.out / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
     print(f"{len(rows)} pictures, {size} bytes")
 
 
