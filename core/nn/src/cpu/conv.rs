@@ -185,12 +185,23 @@ pub fn weight_grad<T: Real>(g: &Geometry, x: Image, dy: Data) -> Vec<T> {
 }
 
 /// The gradient of the bias (O): the sum of `dy` (B O H' W') over all but its channels.
-pub fn bias_grad<T: Real>(g: &Geometry, dy: &[T]) -> Vec<T> {
+pub fn bias_grad<T: Real>(g: &Geometry, dy: Data) -> Vec<T> {
     let [oh, ow] = g.out();
     let area = oh * ow;
-    let sum = |channel: usize| {
-        let planes = dy.chunks_exact(area).skip(channel).step_by(g.channels_out);
-        planes.map(|plane| plane.chunks(256).map(|part| part.iter().copied().sum::<T>()).sum::<T>()).sum()
+    let sum = |channel: usize| -> T {
+        let mut row = [T::default(); 256];
+        let starts = (0..g.batch).flat_map(|b| {
+            let plane = (b * g.channels_out + channel) * area;
+            (0..area).step_by(256).map(move |at| (plane + at, 256.min(area - at)))
+        });
+        starts
+            .map(|(at, len)| {
+                dy.copy_to(at, 1, &mut row[..len]);
+                let mut lanes = [T::default(); 16];
+                row[..len].chunks(16).for_each(|x| lanes.iter_mut().zip(x).for_each(|(sum, &x)| *sum += x));
+                lanes.into_iter().sum::<T>()
+            })
+            .sum()
     };
     (0..g.channels_out).into_par_iter().map(sum).collect()
 }

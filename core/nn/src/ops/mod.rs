@@ -5,9 +5,12 @@
 pub mod activation;
 pub mod attention;
 pub mod conv;
+mod device;
 pub mod linear;
+mod memory;
 pub mod norm;
 pub mod upsample;
+mod widen;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use attention::{Mask, attention};

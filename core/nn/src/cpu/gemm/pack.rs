@@ -37,7 +37,7 @@ impl<'a> Data<'a> {
     }
 
     /// Widens elements `at`, `at + stride` … into `out`.
-    pub(in crate::cpu) fn copy_to<T: Real>(&self, at: usize, stride: usize, out: &mut [T]) {
+    pub(crate) fn copy_to<T: Real>(&self, at: usize, stride: usize, out: &mut [T]) {
         fn copy<E: Widen, T: Real>(x: &[E], stride: usize, out: &mut [T]) {
             match stride {
                 1 => out.iter_mut().zip(x).for_each(|(out, x)| *out = x.widen()),
