@@ -1,0 +1,115 @@
+//! The diffusers folder: one sub-folder a component, with its `config.json` and its weights, sharded or not. What every
+//! component's loader needs to read one, and errors that name the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{Error, Result, bail};
+use sconce_core::model::LoadOptions;
+use sconce_nn::Store;
+use sconce_nn::store::Source;
+use sconce_nn::weights::WeightFiles;
+use serde_json::{Map, Value};
+
+/// What weight files are called: by diffusers, and by transformers.
+const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+
+/// A JSON file that holds an object.
+pub fn read_json(path: &Path) -> Result<Map<String, Value>> {
+    let what = path.display();
+    let text = std::fs::read_to_string(path).map_err(|e| Error::Msg(format!("{what}: cannot read: {e}")))?;
+    serde_json::from_str(&text).map_err(|e| Error::Msg(format!("{what}: not a JSON object: {e}")))
+}
+
+/// The `config.json` of a component's folder.
+pub fn config(dir: &Path) -> Result<Map<String, Value>> {
+    read_json(&dir.join("config.json"))
+}
+
+/// The name of a component: that of its folder.
+pub fn component(dir: &Path) -> Result<&str> {
+    match dir.file_name().and_then(|name| name.to_str()) {
+        Some(name) => Ok(name),
+        None => bail!("{}: a component's folder needs a plain name", dir.display()),
+    }
+}
+
+/// The parameters of a component's folder, from its weight files or from the seed that `options` give.
+pub fn store(dir: &Path, options: &LoadOptions) -> Result<Arc<Store>> {
+    let source = match options.random {
+        Some(seed) => Source::Random(seed),
+        None => Source::Files(WeightFiles::open(&weight_files(dir)?)?),
+    };
+    Ok(Store::new(component(dir)?, source, options.dtype, &options.device))
+}
+
+/// The weight files of a component's folder: the shards that an index names, or one file. Where there are only variants
+/// (`model.fp16.safetensors`), the `fp16` one or the only one.
+pub fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let what = dir.display();
+    let names = file_names(dir)?;
+    let mut found: BTreeMap<&str, (&str, bool)> = BTreeMap::new(); // variant -> file, whether it is an index
+    for name in &names {
+        if let Some((variant, index)) = STEMS.iter().find_map(|stem| variant(name, stem)) {
+            let best = found.entry(variant).or_insert((name, index));
+            if index {
+                *best = (name, index);
+            }
+        }
+    }
+    let chosen = found.get("").or_else(|| found.get("fp16"));
+    let Some(&(name, index)) = chosen.or_else(|| found.values().next().filter(|_| found.len() == 1)) else {
+        if !found.is_empty() {
+            bail!("{what}: several variants of the weights and no plain one: {:?}; leave one", found.keys());
+        }
+        if names.iter().any(|n| n.ends_with(".bin") || n.ends_with(".ckpt")) {
+            bail!("{what}: the weights are pickled (.bin), which may run code: convert them to safetensors first");
+        }
+        bail!("{what}: no weights: expected {}.safetensors", STEMS.join(".safetensors or "))
+    };
+    if index { shards(&dir.join(name)) } else { Ok(vec![dir.join(name)]) }
+}
+
+/// The names of the files in a folder, sorted.
+pub fn file_names(dir: &Path) -> Result<BTreeSet<String>> {
+    let failed = |e| Error::Msg(format!("{}: cannot read the folder: {e}", dir.display()));
+    let names = std::fs::read_dir(dir).map_err(failed)?;
+    let names: Vec<_> = names.collect::<std::io::Result<_>>().map_err(failed)?;
+    Ok(names.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+/// The variant of a weight file ("" for the plain one), and whether the file is an index of shards.
+fn variant<'a>(name: &'a str, stem: &str) -> Option<(&'a str, bool)> {
+    let rest = name.strip_prefix(stem)?;
+    let inner = |middle: &'a str| match middle.strip_prefix('.') {
+        Some(variant) if !variant.contains("-of-") => Some(variant),
+        None if middle.is_empty() => Some(""),
+        _ => None, // a shard, or another file altogether
+    };
+    if let Some(middle) = rest.strip_suffix(".safetensors") {
+        return Some((inner(middle)?, false));
+    }
+    if let Some(middle) = rest.strip_suffix(".safetensors.index.json") {
+        return Some((inner(middle)?, true));
+    }
+    let variant = rest.strip_prefix(".safetensors.index.")?.strip_suffix(".json")?;
+    Some((variant, true))
+}
+
+fn shards(index: &Path) -> Result<Vec<PathBuf>> {
+    let what = index.display();
+    let json = read_json(index)?;
+    let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
+        bail!("{what}: no `weight_map`");
+    };
+    let mut names = BTreeSet::new();
+    for name in map.values() {
+        match name.as_str() {
+            // A name with a folder in it could point anywhere.
+            Some(name) if Path::new(name).file_name().is_some_and(|plain| plain == name) => names.insert(name),
+            _ => bail!("{what}: `weight_map` names {name}, which is no file of this folder"),
+        };
+    }
+    Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
+}
