@@ -3,15 +3,48 @@
 //! nothing trains (neither a variable nor computed from one) is left out of the graph, so that frozen weights cost
 //! neither gradient nor gradient memory.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
 };
 
-/// The vector-Jacobian product: from the gradient of the output to the gradients of the inputs, in their order.
+/// The vector-Jacobian product: from the output and its gradient to the gradients of the inputs, in their order.
 /// What it returns for an input that nothing trains is ignored; ask [`trains`] to save the work.
-type Vjp = dyn Fn(&Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync;
+type Vjp = dyn Fn(&Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync;
+
+/// The value of a function: a tensor that the graph copies, or memory that it takes over.
+pub enum Output {
+    /// Contiguous and detached; the only kind on a GPU.
+    Tensor(Tensor),
+    /// On the CPU, row-major.
+    Cpu(CpuStorage, Shape),
+}
+
+impl Output {
+    /// Memory on the CPU that the graph takes over.
+    pub fn cpu<T: WithDType>(data: Vec<T>, shape: impl Into<Shape>) -> Self {
+        Output::Cpu(T::to_cpu_storage_owned(data), shape.into())
+    }
+
+    /// The value as a tensor outside any graph.
+    pub fn tensor(self) -> Result<Tensor> {
+        match self {
+            Output::Tensor(tensor) => Ok(tensor),
+            Output::Cpu(CpuStorage::F32(data), shape) => cpu_tensor(data, shape),
+            Output::Cpu(CpuStorage::F64(data), shape) => cpu_tensor(data, shape),
+            Output::Cpu(CpuStorage::F16(data), shape) => cpu_tensor(data, shape),
+            Output::Cpu(CpuStorage::BF16(data), shape) => cpu_tensor(data, shape),
+            Output::Cpu(..) => bail!("a function's output must be of a float type"),
+        }
+    }
+}
+
+impl From<Tensor> for Output {
+    fn from(tensor: Tensor) -> Self {
+        Output::Tensor(tensor)
+    }
+}
 
 /// True if a gradient must reach `tensor`: it is a variable, or computed from one.
 pub fn trains(tensor: &Tensor) -> bool {
@@ -30,13 +63,24 @@ pub fn cpu_tensor<T: WithDType>(data: Vec<T>, shape: impl Into<Shape>) -> Result
 pub fn function(
     name: &'static str,
     inputs: &[&Tensor],
-    out: Tensor,
+    out: impl Into<Output>,
     vjp: impl Fn(&Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
+    function_of_output(name, inputs, out, move |_, grad| vjp(grad))
+}
+
+/// [`function`] whose vector-Jacobian product is given the output too, without keeping a second copy of it.
+pub fn function_of_output(
+    name: &'static str,
+    inputs: &[&Tensor],
+    out: impl Into<Output>,
+    vjp: impl Fn(&Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let out = out.into();
     let tracked: Vec<usize> = (0..inputs.len()).filter(|&i| trains(inputs[i])).collect();
-    let node = Node { name, out: Arc::new(Mutex::new(Some(out))), vjp: Arc::new(vjp), tracked: tracked.clone() };
+    let node = Node { name, out: Mutex::new(Some(out)), vjp: Box::new(vjp), tracked: tracked.clone() };
     match tracked[..] {
-        [] => node.take(),
+        [] => node.take()?.tensor(),
         [a] => inputs[a].apply_op1(node),
         [a, b] => inputs[a].apply_op2(inputs[b], node),
         [a, b, c] => inputs[a].apply_op3(inputs[b], inputs[c], node),
@@ -46,22 +90,29 @@ pub fn function(
 
 struct Node {
     name: &'static str,
-    out: Arc<Mutex<Option<Tensor>>>,
-    vjp: Arc<Vjp>,
+    out: Mutex<Option<Output>>,
+    vjp: Box<Vjp>,
     tracked: Vec<usize>,
 }
 
 impl Node {
-    fn take(&self) -> Result<Tensor> {
+    fn take(&self) -> Result<Output> {
         let mut slot = self.out.lock().expect("no holder of this lock panics");
         slot.take().ok_or_else(|| candle_core::Error::Msg(format!("{}: the graph node was evaluated twice", self.name)))
     }
 
     fn cpu(&self) -> Result<(CpuStorage, Shape)> {
-        let out = self.take()?;
+        use candle_core::backend::BackendStorage;
+        let out = match self.take()? {
+            Output::Cpu(storage, shape) => return Ok((storage, shape)),
+            Output::Tensor(out) => out,
+        };
         let (storage, layout) = out.storage_and_layout();
         match &*storage {
-            Storage::Cpu(cpu) => Ok((copy_cpu(cpu, layout)?, out.shape().clone())),
+            Storage::Cpu(_) if layout.contiguous_offsets().is_none() => {
+                bail!("{}: a function's output must be contiguous", self.name)
+            }
+            Storage::Cpu(cpu) => Ok((cpu.try_clone(layout)?, out.shape().clone())),
             _ => bail!("{}: the output is not on the CPU, its input is", self.name),
         }
     }
@@ -69,7 +120,7 @@ impl Node {
     #[cfg(feature = "cuda")]
     fn cuda(&self) -> Result<(CudaStorage, Shape)> {
         use candle_core::backend::BackendStorage;
-        let out = self.take()?;
+        let out = self.take()?.tensor()?;
         let (storage, layout) = out.storage_and_layout();
         match &*storage {
             Storage::Cuda(cuda) => Ok((cuda.try_clone(layout)?, out.shape().clone())),
@@ -83,21 +134,13 @@ impl Node {
     }
 
     /// The gradients of the tracked inputs, in the order in which candle knows them.
-    fn grads(&self, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
-        let mut all = (self.vjp)(&grad.contiguous()?.detach())?;
+    fn grads(&self, out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
+        let mut all = (self.vjp)(&out.detach(), &grad.contiguous()?.detach())?;
         let mut out = [None, None, None];
         for (slot, &i) in out.iter_mut().zip(&self.tracked) {
             *slot = all.get_mut(i).and_then(Option::take);
         }
         Ok(out)
-    }
-}
-
-fn copy_cpu(storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
-    use candle_core::backend::BackendStorage;
-    match layout.contiguous_offsets() {
-        Some(_) => storage.try_clone(layout),
-        None => bail!("a function's output must be contiguous"),
     }
 }
 
@@ -111,8 +154,8 @@ impl CustomOp1 for Node {
     fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
         self.cuda()
     }
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let [a, _, _] = self.grads(grad)?;
+    fn bwd(&self, _: &Tensor, out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let [a, _, _] = self.grads(out, grad)?;
         Ok(a)
     }
 }
@@ -127,8 +170,8 @@ impl CustomOp2 for Node {
     fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
         self.cuda()
     }
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [a, b, _] = self.grads(grad)?;
+    fn bwd(&self, _: &Tensor, _: &Tensor, out: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [a, b, _] = self.grads(out, grad)?;
         Ok((a, b))
     }
 }
@@ -164,10 +207,10 @@ impl CustomOp3 for Node {
         _: &Tensor,
         _: &Tensor,
         _: &Tensor,
-        _: &Tensor,
+        out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [a, b, c] = self.grads(grad)?;
+        let [a, b, c] = self.grads(out, grad)?;
         Ok((a, b, c))
     }
 }

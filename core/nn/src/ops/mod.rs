@@ -13,8 +13,8 @@ pub mod upsample;
 mod widen;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
-pub use attention::{Mask, attention};
+pub use attention::{Mask, attention, attention_heads};
 pub use conv::{Conv, conv2d};
 pub use linear::{linear, matmul};
-pub use norm::{group_norm, layer_norm, rms_norm};
+pub use norm::{group_norm, group_norm_silu, layer_norm, rms_norm};
 pub use upsample::upsample_nearest;

@@ -1,0 +1,257 @@
+//! Recompute instead of keep: a checkpointed block keeps its inputs only, and runs a second time when its gradient is
+//! needed. In candle a custom operation can give gradients to its arguments alone, not to the variables that the block
+//! uses inside; those leave sideways, into a sink that [`backward`] holds open and merges. The caller sees one
+//! [`GradStore`], and no list of parameters is needed: the variables are found in the recomputed graph.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex};
+
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var, bail};
+
+use crate::function::{function, trains};
+
+thread_local! {
+    /// The gradients of variables inside checkpointed blocks, while a [`backward`] runs on this thread.
+    static SINK: RefCell<Option<GradStore>> = const { RefCell::new(None) };
+}
+
+/// All gradients of the scalar `loss`: `loss.backward()`, and the variables inside checkpointed blocks too.
+pub fn backward(loss: &Tensor) -> Result<GradStore> {
+    struct Open(Option<GradStore>);
+    impl Drop for Open {
+        fn drop(&mut self) {
+            SINK.set(self.0.take());
+        }
+    }
+    let outer = Open(SINK.replace(Some(GradStore::default())));
+    let mut grads = loss.backward()?;
+    let inside = SINK.take().expect("blocks add to the sink and leave it in place");
+    drop(outer);
+    grads.extend(inside)?;
+    Ok(grads)
+}
+
+/// Runs `f`, whose large stack lets graphs of any real model be walked and freed: candle does both by recursion, a few
+/// frames an operation.
+pub fn on_big_stack<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    const BYTES: usize = 512 << 20; // reserved, not used: the system gives pages as they are touched
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("sconce".into()).stack_size(BYTES).spawn_scoped(scope, f);
+        let thread = thread.expect("the system can start a thread");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+type Block = dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync;
+/// What a node does before it hands gradients on.
+type Before = dyn Fn(&Tensor) -> Result<()> + Send + Sync;
+/// Gradients on their way from the block to the nodes that hand them on, by input.
+type Slots = Arc<Mutex<Vec<Option<Tensor>>>>;
+
+/// `f(inputs)`, of which the graph keeps `inputs` only. `f` must give the same result when it runs again: whatever is
+/// random in it comes from outside. It may use variables, and contain checkpointed blocks itself. Where a block is part
+/// of the loss, take the gradients with [`backward`].
+pub fn checkpoint<F>(inputs: &[&Tensor], f: F) -> Result<Tensor>
+where
+    F: Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+{
+    let kept: Vec<Tensor> = inputs.iter().map(|x| x.detach()).collect();
+    let tracked: Vec<usize> = (0..inputs.len()).filter(|&i| trains(inputs[i])).collect();
+    let out = f(&kept)?;
+    if tracked.is_empty() && !trains(&out) {
+        return Ok(out);
+    }
+    let out = out.contiguous()?.detach(); // the graph that `f` built goes here
+    let slots = Slots::default();
+    // A variable that stands for those inside the block where no input trains; it gets no gradient.
+    let token = Var::zeros((), out.dtype(), out.device())?;
+    let mut leaves: Vec<&Tensor> = tracked.iter().map(|&i| inputs[i]).collect();
+    if leaves.is_empty() {
+        leaves.push(&token);
+    }
+    let fill = slots.clone();
+    let recompute = move |dy: &Tensor| {
+        let grads = block_grads(&f, &kept, &tracked, dy)?;
+        *fill.lock().expect("no holder of this lock panics") = grads;
+        Ok(())
+    };
+    hand_on("checkpoint", &leaves, 0, out, slots, Box::new(recompute))
+}
+
+/// A node over any number of inputs: a custom operation takes three, so what is beyond two is gathered in a node of
+/// its own, which candle visits after this one and which finds its gradients in the slots.
+fn hand_on(
+    name: &'static str,
+    leaves: &[&Tensor],
+    first: usize,
+    out: Tensor,
+    slots: Slots,
+    before: Box<Before>,
+) -> Result<Tensor> {
+    let direct = if leaves.len() > 3 { 2 } else { leaves.len() };
+    let mut inputs = leaves[..direct].to_vec();
+    let rest = match leaves.len() > direct {
+        true => {
+            let stand_in = Tensor::zeros((), out.dtype(), out.device())?;
+            Some(hand_on("checkpoint_inputs", &leaves[direct..], first + direct, stand_in, slots.clone(), Box::new(|_| Ok(())))?)
+        }
+        false => None,
+    };
+    inputs.extend(&rest);
+    let zero = rest.as_ref().map(|rest| rest.zeros_like()).transpose()?;
+    function(name, &inputs, out, move |dy| {
+        before(dy)?;
+        let mut slots = slots.lock().expect("no holder of this lock panics");
+        let mut grads: Vec<_> = (first..first + direct).map(|i| slots.get_mut(i).and_then(Option::take)).collect();
+        grads.push(zero.clone());
+        Ok(grads)
+    })
+}
+
+/// Runs the block again with a graph. Returns the gradients of the tracked inputs; those of variables go to the sink.
+fn block_grads(f: &Block, kept: &[Tensor], tracked: &[usize], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+    if SINK.with_borrow(Option::is_none) {
+        bail!("a checkpointed block is part of this loss: take its gradients with sconce_nn::checkpoint::backward");
+    }
+    let mut inputs = kept.to_vec();
+    for &i in tracked {
+        inputs[i] = Var::from_tensor(&kept[i])?.into_inner();
+    }
+    let out = f(&inputs)?;
+    let dy = dy.clone();
+    let root = Tensor::zeros((), out.dtype(), out.device())?;
+    let root = function("checkpoint_root", &[&out], root, move |_| Ok(vec![Some(dy.clone())]))?;
+    let mut grads = root.backward()?;
+    let ours = tracked.iter().map(|&i| match grads.remove(&inputs[i]) {
+        Some(grad) => Ok(Some(grad)),
+        None => Ok(Some(kept[i].zeros_like()?)), // unused, but candle insists
+    });
+    let ours: Vec<_> = ours.collect::<Result<_>>()?;
+    let mut inside = GradStore::default();
+    for variable in root.sorted_nodes().into_iter().filter(|node| node.is_variable()) {
+        if let Some(grad) = grads.remove(variable) {
+            inside.insert(variable, grad.detach());
+        }
+    }
+    SINK.with_borrow_mut(|sink| sink.as_mut().expect("checked above").extend(inside))?;
+    Ok(ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::pseudo_random;
+    use candle_core::TensorId;
+
+    fn var(shape: &[usize], seed: u64) -> Var {
+        Var::from_tensor(&pseudo_random(shape, seed).unwrap()).unwrap()
+    }
+
+    fn bits(grads: &GradStore, of: &Tensor) -> Vec<u64> {
+        let grad = grads.get(of).expect("this trains, so it has a gradient");
+        grad.flatten_all().unwrap().to_vec1::<f64>().unwrap().into_iter().map(f64::to_bits).collect()
+    }
+
+    fn layer(x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        x + x.matmul(w)?.tanh()?
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_plain_graph_bit_for_bit() {
+        let weights: Vec<Var> = (0..4).map(|i| var(&[6, 6], i)).collect();
+        let x = var(&[3, 6], 9);
+        let plain = weights.iter().try_fold(x.as_tensor().clone(), |h, w| layer(&h, w)).unwrap();
+        let blocks = weights.iter().try_fold(x.as_tensor().clone(), |h, w| {
+            let w = w.clone();
+            checkpoint(&[&h], move |x| layer(&x[0], &w))
+        });
+        let plain = plain.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let blocks = backward(&blocks.unwrap().sqr().unwrap().sum_all().unwrap()).unwrap();
+        for var in weights.iter().chain([&x]) {
+            assert_eq!(bits(&plain, var), bits(&blocks, var));
+        }
+        let known: Vec<TensorId> = weights.iter().chain([&x]).map(|var| var.id()).collect();
+        assert!(blocks.get_ids().all(|id| known.contains(id)), "nothing but the variables has a gradient");
+    }
+
+    #[test]
+    fn blocks_nest_and_a_weight_may_be_used_inside_and_outside() {
+        let (w, x) = (var(&[6, 6], 1), var(&[3, 6], 2));
+        let shared = w.clone();
+        let inner = move |x: &[Tensor]| layer(&x[0], &shared);
+        let (shared, nested) = (w.clone(), inner.clone());
+        let outer = move |x: &[Tensor]| {
+            let h = checkpoint(&[&layer(&x[0], &shared)?], nested.clone())?;
+            checkpoint(&[&h], nested.clone())
+        };
+        let loss = |h: Tensor| layer(&h, &w).unwrap().sqr().unwrap().sum_all().unwrap();
+        let blocks = backward(&loss(checkpoint(&[&x], outer).unwrap())).unwrap();
+        let plain = (0..3).try_fold(x.as_tensor().clone(), |h, _| layer(&h, &w)).unwrap();
+        let plain = loss(plain).backward().unwrap();
+        assert_eq!(bits(&plain, &x), bits(&blocks, &x));
+        let difference = (plain.get(&w).unwrap() - blocks.get(&w).unwrap()).unwrap().abs().unwrap();
+        assert!(difference.max_all().unwrap().to_scalar::<f64>().unwrap() < 1e-12, "sums in another order");
+    }
+
+    #[test]
+    fn any_number_of_inputs_trains_and_an_input_may_have_other_uses() {
+        for count in 1..8 {
+            let inputs: Vec<Var> = (0..count).map(|i| var(&[2, 3], i)).collect();
+            let inputs: Vec<&Tensor> = inputs.iter().map(|var| var.as_tensor()).collect();
+            let frozen = pseudo_random(&[2, 3], 99).unwrap();
+            let f = |x: &[Tensor]| x[1..].iter().try_fold(x[0].sin()?, |sum, x| sum * (x + 2.0)?);
+            let all: Vec<&Tensor> = inputs.iter().copied().chain([&frozen]).collect();
+            let owned: Vec<Tensor> = all.iter().map(|&x| x.clone()).collect();
+            let loss = |out: Tensor| (out + inputs[0].sqr().unwrap()).unwrap().sum_all().unwrap();
+            let plain = loss(f(&owned).unwrap()).backward().unwrap();
+            let blocks = backward(&loss(checkpoint(&all, f).unwrap())).unwrap();
+            for x in &inputs {
+                assert_eq!(bits(&plain, x), bits(&blocks, x), "{count} inputs");
+            }
+            assert!(blocks.get(&frozen).is_none());
+        }
+    }
+
+    #[test]
+    fn variables_train_in_a_block_whose_input_does_not() {
+        let (w, x) = (var(&[6, 6], 1), pseudo_random(&[3, 6], 2).unwrap());
+        let inside = w.clone();
+        let out = checkpoint(&[&x], move |x| layer(&x[0], &inside)).unwrap();
+        let blocks = backward(&out.sum_all().unwrap()).unwrap();
+        let plain = layer(&x, &w).unwrap().sum_all().unwrap().backward().unwrap();
+        assert_eq!(bits(&plain, &w), bits(&blocks, &w));
+        assert_eq!(blocks.get_ids().count(), 1);
+    }
+
+    #[test]
+    fn what_does_not_train_is_no_part_of_the_graph() {
+        let x = pseudo_random(&[3, 6], 2).unwrap();
+        let out = checkpoint(&[&x], |x| x[0].sin()).unwrap();
+        assert!(!trains(&out));
+        let (a, b) = (var(&[2], 1), var(&[2], 2));
+        let unused = checkpoint(&[&a, &b], |x| x[0].sin()).unwrap();
+        let grads = backward(&unused.sum_all().unwrap()).unwrap();
+        assert!(bits(&grads, &b).iter().all(|&bits| f64::from_bits(bits) == 0.0));
+    }
+
+    #[test]
+    fn without_the_sink_it_is_an_error_and_not_a_missing_gradient() {
+        let w = var(&[6, 6], 1);
+        let x = var(&[3, 6], 2);
+        let out = checkpoint(&[&x], move |x| layer(&x[0], &w)).unwrap().sum_all().unwrap();
+        let error = out.backward().unwrap_err().to_string();
+        assert!(error.contains("checkpoint::backward"), "{error}");
+        backward(&out).unwrap();
+    }
+
+    #[test]
+    fn a_deep_graph_is_walked_and_freed_on_the_big_stack() {
+        let grad = on_big_stack(|| {
+            let x = Var::zeros(1, candle_core::DType::F64, &candle_core::Device::Cpu).unwrap();
+            let deep = (0..100_000).try_fold(x.as_tensor().clone(), |h, _| h + 1.0).unwrap();
+            backward(&deep.sum_all().unwrap()).unwrap().get(&x).unwrap().to_vec1::<f64>().unwrap()
+        });
+        assert_eq!(grad, [1.0]);
+    }
+}

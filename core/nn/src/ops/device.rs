@@ -1,0 +1,176 @@
+//! The same operations composed of candle's own tensor operations, for devices that have no kernel of ours. They work
+//! on detached tensors that are widened to the compute type, so they build no graph; they run on the CPU too, where the
+//! tests hold them against the kernels.
+
+use candle_core::{D, DType, Device, Result, Shape, Tensor};
+
+use crate::cpu::attention::Mask;
+use crate::cpu::elementwise::{Gelu, Identity, QuickGelu, Silu};
+
+/// A function of one number and its derivative, on whole tensors.
+pub(super) trait Pointwise {
+    fn on_device(x: &Tensor) -> Result<Tensor>;
+    fn slope_on_device(x: &Tensor) -> Result<Tensor>;
+}
+
+fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    (x.neg()?.exp()? + 1.0)?.recip()
+}
+
+/// The derivative of z · sigmoid(k z) / k at z = k x.
+fn swish_slope(z: &Tensor) -> Result<Tensor> {
+    let s = sigmoid(z)?;
+    let inner = (z * s.affine(-1.0, 1.0)?)?;
+    s * (inner + 1.0)?
+}
+
+impl Pointwise for Identity {
+    fn on_device(x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+    fn slope_on_device(x: &Tensor) -> Result<Tensor> {
+        x.ones_like()
+    }
+}
+
+impl Pointwise for Silu {
+    fn on_device(x: &Tensor) -> Result<Tensor> {
+        x.silu()
+    }
+    fn slope_on_device(x: &Tensor) -> Result<Tensor> {
+        swish_slope(x)
+    }
+}
+
+impl Pointwise for QuickGelu {
+    fn on_device(x: &Tensor) -> Result<Tensor> {
+        x * sigmoid(&(x * 1.702)?)?
+    }
+    fn slope_on_device(x: &Tensor) -> Result<Tensor> {
+        swish_slope(&(x * 1.702)?)
+    }
+}
+
+impl Pointwise for Gelu {
+    fn on_device(x: &Tensor) -> Result<Tensor> {
+        x.gelu_erf()
+    }
+    fn slope_on_device(x: &Tensor) -> Result<Tensor> {
+        let below = (x * std::f64::consts::FRAC_1_SQRT_2)?.erf()?.affine(0.5, 0.5)?;
+        let density = ((x.sqr()? * -0.5)?.exp()? * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2))?;
+        below + (x * density)?
+    }
+}
+
+/// `.. 2D` to `.. D`.
+pub(super) fn geglu(x: &Tensor) -> Result<Tensor> {
+    let halves = x.chunk(2, D::Minus1)?;
+    &halves[0] * halves[1].contiguous()?.gelu_erf()?
+}
+
+/// The gradient of [`geglu`], `.. 2D`.
+pub(super) fn geglu_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let halves = x.chunk(2, D::Minus1)?;
+    let gate = halves[1].contiguous()?;
+    let dvalue = (dy * gate.gelu_erf()?)?;
+    let dgate = ((dy * &halves[0])? * Gelu::slope_on_device(&gate)?)?;
+    Tensor::cat(&[dvalue, dgate], D::Minus1)
+}
+
+/// `n · weight + bias`, each reshaped to `shape` and absent where it is `None`.
+pub(super) fn affine(n: &Tensor, weight: &Option<Tensor>, bias: &Option<Tensor>, shape: impl Into<Shape>) -> Result<Tensor> {
+    let shape = shape.into();
+    let mut out = n.clone();
+    if let Some(weight) = weight {
+        out = out.broadcast_mul(&weight.reshape(&shape)?)?;
+    }
+    if let Some(bias) = bias {
+        out = out.broadcast_add(&bias.reshape(&shape)?)?;
+    }
+    Ok(out)
+}
+
+/// Normalises the last dimension of `B G N`: (normalised, reciprocal deviation `B G 1`).
+pub(super) fn normalise(x: &Tensor, eps: f64, centred: bool) -> Result<(Tensor, Tensor)> {
+    let centre = if centred { x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x.clone() };
+    let rstd = (centre.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
+    Ok((centre.broadcast_mul(&rstd)?, rstd))
+}
+
+/// The gradient of [`normalise`] from the normalised values n and the gradient g of them.
+pub(super) fn normalise_grad(n: &Tensor, rstd: &Tensor, g: &Tensor, centred: bool) -> Result<Tensor> {
+    let along = (g * n)?.mean_keepdim(D::Minus1)?;
+    let mut dx = (g - n.broadcast_mul(&along)?)?;
+    if centred {
+        dx = dx.broadcast_sub(&g.mean_keepdim(D::Minus1)?)?;
+    }
+    dx.broadcast_mul(rstd)
+}
+
+/// Attention over `N L D`, some queries at a time, so that no matrix of all scores exists; the backward pass makes the
+/// probabilities again in the same chunks. Scores and probabilities are in the compute type, products in the model's.
+pub(super) struct Attention {
+    pub q: Tensor,
+    pub k: Tensor,
+    pub v: Tensor,
+    pub mask: Mask,
+    pub scale: f64,
+}
+
+/// Scores that exist at once.
+const SCORES: usize = 1 << 26;
+
+impl Attention {
+    /// The chunks of queries: (first, length).
+    fn chunks(&self) -> Result<Vec<(usize, usize)>> {
+        let (batch, queries, _) = self.q.dims3()?;
+        let step = (SCORES / (batch * self.k.dim(1)?)).clamp(16, queries.max(16));
+        Ok((0..queries).step_by(step).map(|first| (first, step.min(queries - first))).collect())
+    }
+
+    fn wide(&self) -> DType {
+        if self.q.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
+    }
+
+    /// The probabilities of a chunk, `N chunk Lk`.
+    fn probabilities(&self, first: usize, length: usize) -> Result<Tensor> {
+        let q = (self.q.narrow(1, first, length)?.contiguous()? * self.scale)?;
+        let mut scores = q.matmul(&self.k.t()?)?.to_dtype(self.wide())?;
+        if self.mask == Mask::Causal {
+            scores = scores.broadcast_add(&hidden(first, length, self.k.dim(1)?, scores.device())?.to_dtype(self.wide())?)?;
+        }
+        let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+        scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)
+    }
+
+    pub fn forward(&self) -> Result<Tensor> {
+        let out = self.chunks()?.into_iter().map(|(first, length)| {
+            self.probabilities(first, length)?.to_dtype(self.v.dtype())?.matmul(&self.v)
+        });
+        Tensor::cat(&out.collect::<Result<Vec<_>>>()?, 1)
+    }
+
+    /// The gradients of q, k and v.
+    pub fn backward(&self, out: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
+        let (wide, dtype) = (self.wide(), self.q.dtype());
+        let delta = (grad.to_dtype(wide)? * out.to_dtype(wide)?)?.sum_keepdim(D::Minus1)?; // N Lq 1
+        let mut dq = Vec::new();
+        let (mut dk, mut dv) = (self.k.to_dtype(wide)?.zeros_like()?, self.v.to_dtype(wide)?.zeros_like()?);
+        for (first, length) in self.chunks()? {
+            let p = self.probabilities(first, length)?;
+            let grad = grad.narrow(1, first, length)?.contiguous()?;
+            let dp = grad.matmul(&self.v.t()?)?.to_dtype(wide)?;
+            let ds = ((&p * dp.broadcast_sub(&delta.narrow(1, first, length)?)?)? * self.scale)?.to_dtype(dtype)?;
+            dv = (dv + p.to_dtype(dtype)?.t()?.matmul(&grad)?.to_dtype(wide)?)?;
+            dk = (dk + ds.t()?.matmul(&self.q.narrow(1, first, length)?.contiguous()?)?.to_dtype(wide)?)?;
+            dq.push(ds.matmul(&self.k)?);
+        }
+        Ok([Tensor::cat(&dq, 1)?, dk.to_dtype(dtype)?, dv.to_dtype(dtype)?])
+    }
+}
+
+/// Zero where query `first + i` sees key j, else minus infinity: `length keys`.
+fn hidden(first: usize, length: usize, keys: usize, device: &Device) -> Result<Tensor> {
+    let bias = |i: usize| if i % keys > first + i / keys { f32::NEG_INFINITY } else { 0.0 };
+    Tensor::from_vec((0..length * keys).map(bias).collect(), (length, keys), device)
+}
