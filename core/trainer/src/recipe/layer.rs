@@ -1,0 +1,214 @@
+//! Layers: where values come from, lowest first. figment merges them; this module turns each source into one, and takes
+//! out of the lower layers what a higher one replaces as a whole.
+
+use std::collections::BTreeMap;
+
+use figment::value::{Dict, Map as Profiles};
+use figment::{Figment, Metadata, Profile, Provider};
+use sconce_sdk::ParamError;
+use serde_json::{Map, Value};
+
+pub(super) use super::document::join;
+use super::document::{Document, Mark, Position, Syntax};
+use super::error::{Fault, Origin};
+
+/// Tables that a recipe may leave out; `false` takes away one that a lower layer has.
+pub(super) const OPTIONAL: [&str; 3] = ["adapter", "validation", "preview"];
+
+/// Tables that name a plugin; a plain string there is the plugin with its defaults.
+pub(super) const PLUGINS: [&str; 8] =
+    ["schedule", "objective", "weighting", "timesteps", "ema", "adapter", "optimizer", "lr"];
+
+/// One source of values.
+pub(super) struct Layer {
+    /// The origin of what has no position of its own.
+    pub origin: Origin,
+    /// The tables.
+    pub value: Map<String, Value>,
+    marks: BTreeMap<String, Mark>,
+    /// Origins by path, where they differ within the layer.
+    pub origins: BTreeMap<String, Origin>,
+}
+
+impl Layer {
+    /// From tables without positions.
+    pub fn plain(origin: Origin, value: Map<String, Value>) -> Self {
+        Self { origin, value, marks: BTreeMap::new(), origins: BTreeMap::new() }.normal()
+    }
+
+    /// From a recipe's text.
+    pub fn text(file: &str, text: &str, syntax: Syntax) -> Result<Self, Fault> {
+        let Document { value, marks } = Document::parse(file, text, syntax)?;
+        let origin = Origin::File { file: file.to_owned(), at: None };
+        Ok(Self { origin, value, marks, origins: BTreeMap::new() }.normal())
+    }
+
+    /// From `a.b=c`: c is a TOML value, or a plain string where it is none.
+    pub fn assignment(origin: Origin, path: &str, text: &str) -> Result<Self, Fault> {
+        if path.is_empty() || path.split('.').any(|s| s.trim().is_empty()) {
+            let error = ParamError::new("not a field's path").help("write --set table.field=value");
+            return Err(Fault::new(origin, path, error));
+        }
+        let value = Document::parse("", &format!("v = {text}"), Syntax::Toml)
+            .ok()
+            .filter(|d| d.value.len() == 1)
+            .and_then(|mut d| d.value.remove("v"))
+            .unwrap_or_else(|| Value::String(text.to_owned()));
+        let nested = path
+            .rsplit('.')
+            .fold(value, |value, name| Value::Object(Map::from_iter([(name.trim().to_owned(), value)])));
+        let Value::Object(value) = nested else { unreachable!("a path has a segment") };
+        Ok(Self::plain(origin, value))
+    }
+
+    /// `schedule = "cosine"` becomes `schedule = { type = "cosine" }`.
+    fn normal(mut self) -> Self {
+        let spell_out = |table: &mut Map<String, Value>, kinds: &[&str]| {
+            for kind in kinds {
+                if let Some(value @ Value::String(_)) = table.get_mut(*kind) {
+                    *value = Value::Object(Map::from_iter([("type".to_owned(), value.take())]));
+                }
+            }
+        };
+        spell_out(&mut self.value, &PLUGINS);
+        if let Some(Value::Object(sampling)) = self.value.get_mut("sampling") {
+            spell_out(sampling, &["solver", "spacing"]);
+        }
+        self
+    }
+
+    /// The value at a dotted path.
+    pub fn get(&self, path: &str) -> Option<&Value> {
+        let (first, rest) = path.split_once('.').map_or((path, None), |(a, b)| (a, Some(b)));
+        rest.into_iter().flat_map(|r| r.split('.')).try_fold(self.value.get(first)?, |value, name| match value {
+            Value::Object(map) => map.get(name),
+            Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+            _ => None,
+        })
+    }
+
+    /// Where the field at a path was written: its name, or its value.
+    pub fn origin_of(&self, path: &str, part: fn(&Mark) -> Position) -> Origin {
+        if let (Origin::File { file, .. }, Some(mark)) = (&self.origin, self.marks.get(path)) {
+            return Origin::File { file: file.clone(), at: Some(part(mark)) };
+        }
+        let named = std::iter::successors(Some(path), |p| p.rsplit_once('.').map(|(head, _)| head));
+        named.filter_map(|p| self.origins.get(p)).next().unwrap_or(&self.origin).clone()
+    }
+}
+
+impl Provider for &Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.origin.to_string())
+    }
+
+    fn data(&self) -> figment::error::Result<Profiles<Profile, Dict>> {
+        let value = figment::value::Value::serialize(&self.value)?;
+        Ok(Profile::Default.collect(value.into_dict().unwrap_or_default()))
+    }
+}
+
+/// Merges layers, lowest first. Tables are merged field by field, but one whose `type` is another plugin's replaces
+/// what is below it: the fields of one schedule mean nothing to another.
+pub(super) fn merge(layers: &mut [Layer]) -> Result<Map<String, Value>, Fault> {
+    for upper in 1..layers.len() {
+        let (below, rest) = layers.split_at_mut(upper);
+        for lower in below {
+            prune(&mut lower.value, &rest[0].value);
+        }
+    }
+    let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
+    let mut merged: Map<String, Value> = figment
+        .extract()
+        .map_err(|e| Fault::new(Origin::Default("layering".into()), "", ParamError::new(e.to_string())))?;
+    for table in OPTIONAL {
+        if merged.get(table) == Some(&Value::Bool(false)) {
+            merged.remove(table);
+        }
+    }
+    Ok(merged)
+}
+
+fn prune(lower: &mut Map<String, Value>, upper: &Map<String, Value>) {
+    lower.retain(|name, low| match (low, upper.get(name)) {
+        (Value::Object(low), Some(Value::Object(high))) => {
+            let replaced = matches!((low.get("type"), high.get("type")), (Some(a), Some(b)) if a != b);
+            if !replaced {
+                prune(low, high);
+            }
+            !replaced
+        }
+        (_, other) => other.is_none(),
+    });
+}
+
+/// The recipe's fields among environment variables: `SCONCE_TRAIN__IMAGES=1000` is `train.images = 1000`. Two
+/// underscores part table and field, so variables without them are not the recipe's.
+pub(super) fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<Vec<Layer>, Fault> {
+    let mut fields: Vec<(String, String)> =
+        variables.filter(|(name, _)| name.starts_with("SCONCE_") && name.contains("__")).collect();
+    fields.sort();
+    fields
+        .into_iter()
+        .map(|(name, text)| {
+            let path = name["SCONCE_".len()..].to_lowercase().replace("__", ".");
+            Layer::assignment(Origin::Environment(name), &path, &text)
+        })
+        .collect()
+}
+
+/// Where the field at `path` comes from: the highest layer that has it, or else has the table around it.
+pub(super) fn locate(layers: &[Layer], path: &str, part: fn(&Mark) -> Position) -> Option<Origin> {
+    let outwards = std::iter::successors(Some(path), |p| p.rsplit_once('.').map(|(head, _)| head));
+    outwards
+        .filter(|p| !p.is_empty())
+        .find_map(|p| layers.iter().rev().find(|l| l.get(p).is_some()).map(|l| l.origin_of(p, part)))
+}
+
+/// Every leaf's path in a value.
+pub(super) fn leaves(path: &str, value: &Value, visit: &mut impl FnMut(&str)) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            map.iter().for_each(|(name, value)| leaves(&join(path, name), value, visit));
+        }
+        _ => visit(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn layer(value: Value) -> Layer {
+        let Value::Object(map) = value else { panic!("a table") };
+        Layer::plain(Origin::Default("test".into()), map)
+    }
+
+    #[test]
+    fn another_type_replaces_and_the_same_type_merges() {
+        let low = json!({"schedule": {"type": "scaled-linear", "beta_start": 0.1}, "adapter": {"type": "lora"}});
+        let other = json!({"schedule": {"type": "zero-terminal", "of": {"type": "cosine"}}, "adapter": false});
+        let same = json!({"schedule": {"type": "scaled-linear", "beta_end": 0.2}});
+        let replaced = merge(&mut [layer(low.clone()), layer(other.clone())]).expect("merges");
+        assert_eq!(Value::Object(replaced), json!({"schedule": other["schedule"]}));
+        let merged = merge(&mut [layer(low.clone()), layer(same.clone())]).expect("merges");
+        assert_eq!(merged["schedule"], json!({"type": "scaled-linear", "beta_start": 0.1, "beta_end": 0.2}));
+        let back = merge(&mut [layer(low), layer(other), layer(same)]).expect("merges");
+        assert_eq!(back["schedule"], json!({"type": "scaled-linear", "beta_end": 0.2}), "nothing of the first leaks");
+        let short = merge(&mut [layer(json!({"schedule": "cosine"}))]).expect("merges");
+        assert_eq!(short["schedule"], json!({"type": "cosine"}));
+    }
+
+    #[test]
+    fn assignments_and_variables_are_toml_or_text() {
+        let set = |p, t| Layer::assignment(Origin::Set(String::new()), p, t).expect("a path").value;
+        assert_eq!(Value::Object(set("train.images", "1_000")), json!({"train": {"images": 1000}}));
+        assert_eq!(Value::Object(set("model.path", "a b")), json!({"model": {"path": "a b"}}));
+        assert_eq!(Value::Object(set("preview.prompts", "[\"x\"]")), json!({"preview": {"prompts": ["x"]}}));
+        let variables = [("SCONCE_TRAIN__IMAGES", "7"), ("SCONCE_UPDATE", "1"), ("OTHER__A", "1")];
+        let layers = environment(variables.iter().map(|(a, b)| (a.to_string(), b.to_string()))).expect("good");
+        assert_eq!(layers.len(), 1);
+        assert_eq!(layers[0].get("train.images"), Some(&json!(7)));
+    }
+}

@@ -1,0 +1,59 @@
+//! What types cannot say about the plain tables: counts that must not be zero, shares within [0, 1].
+
+use super::tables::Recipe;
+
+/// Fields out of their limits, with what the limit is.
+pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
+    let mut broken = Vec::new();
+    let mut demand = |holds: bool, field: String, limit: &str| {
+        if !holds {
+            broken.push((field, limit.to_owned()));
+        }
+    };
+    let Recipe { data, train, sampling, .. } = recipe;
+    let share = |s: f64| (0.0..=1.0).contains(&s);
+    demand(data.batch > 0, "data.batch".into(), "must be 1 or more");
+    demand(!data.source.is_empty(), "data.source".into(), "names no folder of pictures");
+    demand(share(data.caption_dropout), "data.caption_dropout".into(), "is a share: from 0 to 1");
+    for (i, source) in data.source.iter().enumerate() {
+        let field = |name| format!("data.source.{i}.{name}");
+        demand(source.repeats > 0, field("repeats"), "must be 1 or more (to leave a folder out, remove its table)");
+        let side = source.resolution_px;
+        demand(side.is_none_or(|px| (8..=16384).contains(&px)), field("resolution_px"), "must be from 8 to 16384");
+        demand(
+            source.caption.contains("{caption}")
+                || !source.caption.contains('{')
+                || source.caption.contains("{ground}"),
+            field("caption"),
+            "has braces around something else than `caption` and `ground`",
+        );
+    }
+    demand(train.images > 0, "train.images".into(), "must be 1 or more");
+    demand(train.seed <= i64::MAX as u64, "train.seed".into(), "must be below 2^63, the largest whole number in TOML");
+    demand(train.accumulate > 0, "train.accumulate".into(), "must be 1 or more");
+    demand(train.keep > 0, "train.keep".into(), "must be 1 or more: the last checkpoint is the result");
+    demand(train.clip_norm >= 0.0, "train.clip_norm".into(), "must be 0 (not at all) or more");
+    if let Some(autoencoder) = &train.autoencoder {
+        demand(autoencoder.kl_weight >= 0.0, "train.autoencoder.kl_weight".into(), "must be 0 or more");
+    }
+    for (name, factor) in &train.components {
+        demand(factor.is_finite() && *factor >= 0.0, format!("train.components.{name}"), "must be 0 or more");
+    }
+    if let Some(validation) = &recipe.validation {
+        let share = validation.share;
+        demand(share > 0.0 && share < 1.0, "validation.share".into(), "is a share: above 0 and below 1");
+        demand(validation.every_images > 0, "validation.every_images".into(), "must be 1 or more");
+        demand(validation.quantiles > 0, "validation.quantiles".into(), "must be 1 or more");
+    }
+    if let Some(preview) = &recipe.preview {
+        demand(
+            !preview.prompts.is_empty(),
+            "preview.prompts".into(),
+            "names no prompt (for no previews: preview = false)",
+        );
+    }
+    demand(sampling.steps > 0, "sampling.steps".into(), "must be 1 or more");
+    demand(sampling.cfg.is_finite() && sampling.cfg >= 0.0, "sampling.cfg".into(), "must be 0 or more");
+    demand(share(sampling.cfg_rescale), "sampling.cfg_rescale".into(), "is a share: from 0 to 1");
+    broken
+}
