@@ -1,1 +1,14 @@
-//! Skeleton.
+//! The built-in plugins: one folder a kind, one file a plugin, named by its word in recipes.
+//!
+//! Everything but `solver`, `adapter` and `optimizer` is `f64 -> f64`. A program that only names this package in its
+//! manifest links none of it: `use sconce_plugins as _;` does.
+
+pub mod ema;
+pub mod lr;
+pub mod objective;
+mod range;
+pub mod schedule;
+pub mod solver;
+pub mod spacing;
+pub mod timesteps;
+pub mod weighting;

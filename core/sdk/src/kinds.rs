@@ -88,6 +88,12 @@ pub trait LrSchedule: Send + Sync {
 pub trait Spacing: Send + Sync {
     /// The levels of a run of `steps` steps.
     fn levels(&self, schedule: &dyn Schedule, steps: usize) -> Vec<Level>;
+
+    /// The same for a solver that counts the last level among those to be placed, as diffusers' multistep solvers do:
+    /// n + 1 are placed, and the last is moved to the end.
+    fn levels_counting_last(&self, schedule: &dyn Schedule, steps: usize) -> Vec<Level> {
+        self.levels(schedule, steps)
+    }
 }
 
 macro_rules! kinds {

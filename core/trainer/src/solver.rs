@@ -2,7 +2,7 @@
 //! recovered (x0, eps), never the objective's name, so that every solver works for every objective.
 
 use candle_core::{Result, Tensor};
-use sconce_sdk::{Kind, Level};
+use sconce_sdk::{Kind, Level, Schedule, Spacing};
 
 /// What a denoiser's output says about x_t, by the recovery formulas.
 pub struct Denoised {
@@ -28,6 +28,17 @@ pub trait Denoise {
 pub trait Solver: Send + Sync {
     /// Takes `x` from `levels[0]` to the last level. `x` is x_t = alpha x0 + sigma eps at `levels[0]`.
     fn solve(&self, x: Tensor, levels: &[Level], model: &mut dyn Denoise) -> Result<Tensor>;
+
+    /// The levels of a run: the spacing's, unless the solver's reference implementation has its own way with them.
+    fn levels(&self, spacing: &dyn Spacing, schedule: &dyn Schedule, steps: usize) -> Vec<Level> {
+        spacing.levels(schedule, steps)
+    }
+
+    /// The factor on unit-variance noise that makes x at the first level. There is no picture to take alpha x0 from, so
+    /// the noise stands for it too: sqrt(alpha² + sigma²), that of data with unit variance.
+    fn start(&self, first: &Level) -> f64 {
+        first.noise.alpha.hypot(first.noise.sigma)
+    }
 }
 
 impl Kind for dyn Solver {

@@ -1,0 +1,52 @@
+//! Ranges of parameters, checked where a recipe is read, so that the error names the field and the plugins can rely on
+//! their numbers.
+
+use serde::de::{Deserialize, Deserializer, Error, Unexpected};
+
+fn checked<'de, D: Deserializer<'de>>(d: D, range: &'static str, holds: fn(f64) -> bool) -> Result<f64, D::Error> {
+    let x = f64::deserialize(d)?;
+    if holds(x) { Ok(x) } else { Err(D::Error::invalid_value(Unexpected::Float(x), &range)) }
+}
+
+/// Finite and above 0.
+pub(crate) fn positive<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    checked(d, "a number above 0", |x| x.is_finite() && x > 0.0)
+}
+
+/// Finite and not below 0.
+pub(crate) fn not_negative<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    checked(d, "0 or a number above it", |x| x.is_finite() && x >= 0.0)
+}
+
+/// Finite.
+pub(crate) fn finite<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    checked(d, "a finite number", f64::is_finite)
+}
+
+/// In [0, 1].
+pub(crate) fn share<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    checked(d, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
+}
+
+/// In (0, 1), the ends left out.
+pub(crate) fn inside_unit<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    checked(d, "a number between 0 and 1", |x| x > 0.0 && x < 1.0)
+}
+
+/// Nothing, or finite and above 0.
+pub(crate) fn maybe_positive<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+    match Option::<f64>::deserialize(d)? {
+        Some(x) if !(x.is_finite() && x > 0.0) => {
+            Err(D::Error::invalid_value(Unexpected::Float(x), &"a number above 0"))
+        }
+        x => Ok(x),
+    }
+}
+
+/// The points of a discrete schedule: 2 or more.
+pub(crate) fn points<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    match usize::deserialize(d)? {
+        n if n < 2 => Err(D::Error::invalid_value(Unexpected::Unsigned(n as u64), &"2 steps or more")),
+        n => Ok(n),
+    }
+}

@@ -1,0 +1,9 @@
+//! Timestep samplers: which times are trained on, each as its inverse distribution function. Stratifying is the step's:
+//! it hands over one u from each equal part of [0, 1).
+
+mod logit_normal;
+mod probit;
+mod uniform;
+
+pub use logit_normal::LogitNormal;
+pub use uniform::Uniform;
