@@ -26,10 +26,10 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Height and width of the output; none if the kernel is larger than the padded image.
+    /// Height and width of the output; none if the stride is 0 or the kernel larger than the padded image.
     pub fn output(&self) -> Option<[usize; 2]> {
         let [top, bottom, left, right] = self.padding;
-        let side = |size: usize, kernel: usize| Some(size.checked_sub(kernel)? / self.stride + 1);
+        let side = |size: usize, kernel: usize| Some(size.checked_sub(kernel)?.checked_div(self.stride)? + 1);
         Some([side(self.input[0] + top + bottom, self.kernel[0])?, side(self.input[1] + left + right, self.kernel[1])?])
     }
 

@@ -60,7 +60,7 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv) ->
     }
     let Conv { stride, padding } = conv;
     let g = Geometry { batch, channels_in, channels_out, input: [height, width], kernel: [kh, kw], stride, padding };
-    let Some([oh, ow]) = g.output().filter(|_| stride > 0 && kh > 0 && kw > 0) else {
+    let Some([oh, ow]) = g.output().filter(|_| kh > 0 && kw > 0) else {
         bail!("conv2d: a {kh} x {kw} kernel with {conv:?} does not fit an image of {height} x {width}")
     };
     let others: Vec<&Tensor> = std::iter::once(weight).chain(bias).collect();

@@ -73,3 +73,43 @@ fn every(x: &Tensor, dim: usize, start: usize, stride: usize, count: usize) -> R
 fn pad(x: &Tensor, [top, bottom, left, right]: [usize; 4]) -> Result<Tensor> {
     x.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?.contiguous()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::conv as kernel;
+    use crate::gradcheck::pseudo_random;
+
+    fn worst(tensor: &Tensor, kernel: Vec<f64>) -> f64 {
+        let tensor = tensor.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        assert_eq!(tensor.len(), kernel.len());
+        tensor.iter().zip(kernel).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn the_compositions_agree_with_the_kernels() -> Result<()> {
+        for input in [[6, 7], [5, 8]] {
+            for kernel in [[1, 1], [3, 3], [4, 2]] {
+                for stride in [1, 2, 3] {
+                    for padding in [[0; 4], [1; 4], [0, 1, 0, 1], [2, 0, 1, 3]] {
+                        let g = Geometry { batch: 2, channels_in: 3, channels_out: 4, input, kernel, stride, padding };
+                        let [oh, ow] = g.output().unwrap();
+                        let x = pseudo_random(&[2, 3, input[0], input[1]], 1)?;
+                        let weight = pseudo_random(&[4, 3, kernel[0], kernel[1]], 2)?;
+                        let dy = pseudo_random(&[2, 4, oh, ow], 3)?;
+                        let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                        let (vx, vw, vy) = (values(&x), values(&weight), values(&dy));
+                        let image = kernel::Image::new(&vx, 3, input);
+                        let y = kernel::forward::<f64>(&g, image, (&vw).into(), None);
+                        assert!(worst(&forward(&g, &x, &weight)?, y) < 1e-12, "{g:?}");
+                        let dx = kernel::input_grad::<f64>(&g, (&vy).into(), (&vw).into());
+                        assert!(worst(&input_grad(&g, &dy, &weight)?, dx) < 1e-12, "{g:?}");
+                        let dw = kernel::weight_grad::<f64>(&g, image, (&vy).into());
+                        assert!(worst(&weight_grad(&g, &x, &dy)?, dw) < 1e-12, "{g:?}");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
