@@ -3,3 +3,5 @@
 
 pub mod diffusers;
 pub mod sd;
+pub mod text;
+pub mod vae;

@@ -71,6 +71,29 @@ impl WeightFiles {
         self
     }
 
+    /// Sees tensors in another shape of as many values (older layouts), where `shape` answers one.
+    pub fn reshape(mut self, shape: impl Fn(&str, &[usize]) -> Option<Vec<usize>>) -> Self {
+        for (name, entry) in &mut self.index {
+            if let Some(shape) = shape(name, &entry.shape) {
+                entry.shape = shape;
+            }
+        }
+        self
+    }
+
+    /// The tables of both, which must not share a key.
+    pub fn merge(mut self, other: Self) -> Result<Self> {
+        let offset = self.files.len();
+        self.files.extend(other.files);
+        for (name, entry) in other.index {
+            let path = self.files[entry.file + offset].path.clone();
+            if let Some(old) = self.index.insert(name.clone(), Entry { file: entry.file + offset, ..entry }) {
+                bail!("{}: tensor `{name}` is also in {}", path.display(), self.files[old.file].path.display());
+            }
+        }
+        Ok(self)
+    }
+
     /// The keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.index.keys().map(String::as_str)

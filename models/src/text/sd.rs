@@ -1,0 +1,169 @@
+//! The conditioning of Stable Diffusion 1, 2 and XL: one CLIP encoder's last states, or two encoders' last but one side
+//! by side with the second's pooled state and six numbers about the picture (Podell et al. 2023, sections 2.1 and 2.2).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use sconce_core::Cond;
+use sconce_core::model::{Conditioner, Geometry, LoadOptions, PromptUse};
+use sconce_nn::Store;
+use serde_json::{Map, Value};
+
+use super::clip::{ClipText, Head, Hidden};
+use super::tokenizer::ClipTokenizer;
+use crate::diffusers::read_json;
+
+/// One or two CLIP encoders with their tokenizers.
+pub struct SdConditioner {
+    encoders: Vec<Encoder>,
+    hidden: Hidden,
+    unconditional: Unconditional,
+    device: Device,
+}
+
+/// What stands for the absence of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unconditional {
+    /// The encoding of the empty text.
+    Encoded,
+    /// Zeros (`force_zeros_for_empty_prompt`).
+    Zeros,
+}
+
+struct Encoder {
+    tokenizer: ClipTokenizer,
+    model: ClipText,
+    /// Tokens in a row, begin and end included.
+    length: usize,
+}
+
+impl SdConditioner {
+    /// Loads the encoders and tokenizers that the `model_index.json` of a diffusers folder names. Two encoders make it
+    /// SDXL's.
+    pub fn load(dir: &Path, options: &LoadOptions) -> Result<Arc<dyn Conditioner>> {
+        let index = read_json(&dir.join("model_index.json"))?;
+        let first = Encoder::load(dir, &index, "text_encoder", "tokenizer", options)?;
+        let mut encoders = vec![first];
+        let mut unconditional = Unconditional::Encoded;
+        let mut hidden = Hidden::Last;
+        if class(&index, "text_encoder_2").is_some() {
+            encoders.push(Encoder::load(dir, &index, "text_encoder_2", "tokenizer_2", options)?);
+            hidden = Hidden::Penultimate;
+            if index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool).unwrap_or(true) {
+                unconditional = Unconditional::Zeros;
+            }
+        }
+        Ok(Arc::new(Self { encoders, hidden, unconditional, device: options.device.clone() }))
+    }
+
+    fn is_xl(&self) -> bool {
+        self.encoders.len() == 2
+    }
+}
+
+/// The class of a component, where the pipeline has it.
+fn class<'a>(index: &'a Map<String, Value>, component: &str) -> Option<&'a str> {
+    index.get(component)?.get(1)?.as_str()
+}
+
+impl Encoder {
+    fn load(dir: &Path, index: &Map<String, Value>, model: &str, tokenizer: &str, options: &LoadOptions) -> Result<Self> {
+        let what = dir.join("model_index.json");
+        match class(index, tokenizer) {
+            Some("CLIPTokenizer" | "CLIPTokenizerFast") => {}
+            other => bail!("{}: `{tokenizer}` is {other:?}, expected a CLIPTokenizer", what.display()),
+        }
+        let head = match class(index, model) {
+            Some("CLIPTextModel") if model == "text_encoder" => Head::None,
+            Some("CLIPTextModelWithProjection") => Head::Projection,
+            other => bail!(
+                "{}: `{model}` is {other:?}; Stable Diffusion 1, 2 and XL have a CLIPTextModel, and XL a \
+                 CLIPTextModelWithProjection as `text_encoder_2`",
+                what.display()
+            ),
+        };
+        let tokenizer = ClipTokenizer::load(&dir.join(tokenizer))?;
+        let model = ClipText::load(&dir.join(model), head, tokenizer.eos(), options)?;
+        let most = model.config().max_position_embeddings;
+        Ok(Self { length: tokenizer.max_length().map_or(most, |n| n.min(most)), tokenizer, model })
+    }
+
+    /// B * chunks rows: each prompt's, filled up with empty ones.
+    fn rows(&self, prompts: &[(&str, PromptUse)], chunks: usize) -> Result<Vec<Vec<u32>>> {
+        let mut rows = Vec::with_capacity(prompts.len() * chunks);
+        for (text, _) in prompts {
+            rows.extend(self.tokenizer.chunks(text, self.length)?);
+            rows.resize_with(rows.len().next_multiple_of(chunks), || self.tokenizer.empty(self.length));
+        }
+        Ok(rows)
+    }
+
+    fn chunks(&self, prompt: &str) -> Result<Vec<Vec<u32>>> {
+        self.tokenizer.chunks(prompt, self.length)
+    }
+}
+
+impl Conditioner for SdConditioner {
+    fn encode(&self, prompts: &[(&str, PromptUse)]) -> Result<Cond> {
+        let (batch, mut chunks) = (prompts.len(), 1);
+        for (text, _) in prompts {
+            for encoder in &self.encoders {
+                chunks = chunks.max(encoder.chunks(text)?.len());
+            }
+        }
+        let mut hidden = Vec::new();
+        let mut pooled = None;
+        for encoder in &self.encoders {
+            let out = encoder.model.forward(&encoder.rows(prompts, chunks)?, self.hidden)?;
+            let width = out.hidden.dim(2)?;
+            hidden.push(out.hidden.reshape((batch, chunks * encoder.length, width))?); // B L D
+            pooled = out.pooled;
+        }
+        let keep = match self.unconditional {
+            Unconditional::Zeros => self.with_text(prompts)?,
+            Unconditional::Encoded => None,
+        };
+        let keep = |x: Tensor| match &keep {
+            Some(rows) => x.broadcast_mul(&rows.to_dtype(x.dtype())?.reshape([&[batch], &vec![1; x.rank() - 1][..]].concat())?),
+            None => Ok(x),
+        };
+        let cond = Cond::default().with("context", keep(Tensor::cat(&hidden, 2)?)?);
+        match pooled.filter(|_| self.is_xl()) {
+            Some(pooled) => {
+                let width = pooled.dim(1)?;
+                let first = pooled.reshape((batch, chunks, width))?.narrow(1, 0, 1)?.squeeze(1)?; // B P
+                Ok(cond.with("pooled", keep(first)?))
+            }
+            None => Ok(cond),
+        }
+    }
+
+    fn geometry(&self, pictures: &[Geometry]) -> Result<Cond> {
+        if !self.is_xl() {
+            return Ok(Cond::default());
+        }
+        let ids = pictures.iter().flat_map(|g| [g.original, g.crop, g.target].concat()).map(|n| n as f32).collect();
+        Ok(Cond::default().with("time_ids", Tensor::from_vec(ids, (pictures.len(), 6), &self.device)?))
+    }
+
+    fn token_ids(&self, prompt: &str) -> Result<Vec<Vec<Vec<u32>>>> {
+        self.encoders.iter().map(|encoder| encoder.chunks(prompt)).collect()
+    }
+
+    fn stores(&self) -> Vec<Arc<Store>> {
+        self.encoders.iter().map(|encoder| encoder.model.store().clone()).collect()
+    }
+}
+
+impl SdConditioner {
+    /// B: 1 for a prompt that is encoded, 0 for the absence of one; `None` if all are encoded.
+    fn with_text(&self, prompts: &[(&str, PromptUse)]) -> Result<Option<Tensor>> {
+        let absent = |(text, purpose): &(&str, PromptUse)| *purpose == PromptUse::Unconditional && text.is_empty();
+        if !prompts.iter().any(absent) {
+            return Ok(None);
+        }
+        let rows = prompts.iter().map(|p| f32::from(u8::from(!absent(p)))).collect();
+        Tensor::from_vec(rows, prompts.len(), &self.device)?.to_dtype(DType::F32).map(Some)
+    }
+}
