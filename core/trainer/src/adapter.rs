@@ -7,8 +7,11 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 use sconce_nn::layers::LayerAdapter;
 use sconce_nn::rng::Stream;
+use sconce_nn::weights::WeightFiles;
 use sconce_nn::{Adapted, Param};
 use sconce_sdk::Kind;
+
+use crate::model::Model;
 
 /// An adapter on one layer: what runs, and what trains.
 pub struct Attached {
@@ -40,6 +43,34 @@ pub trait Adapter: Send + Sync {
         tensors: &BTreeMap<String, Tensor>,
         constants: &BTreeMap<String, f64>,
     ) -> Result<Attached>;
+}
+
+/// An adapter on one layer, as a file holds it.
+#[derive(Clone)]
+pub struct Saved {
+    /// The component of the layer.
+    pub component: String,
+    /// The layer's path.
+    pub path: String,
+    /// Tensors by their short name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Constants beside them.
+    pub constants: BTreeMap<String, f64>,
+}
+
+/// A layout of adapter files: how layers and tensors are named.
+pub trait AdapterLayout: Send + Sync {
+    /// The file's tensors.
+    fn write(&self, model: &dyn Model, adapters: &[Saved]) -> Result<BTreeMap<String, Tensor>>;
+
+    /// What a file holds, or `None` if its keys are not of this layout. A key of this layout that fits no layer of the
+    /// model is an error.
+    fn read(&self, model: &dyn Model, file: &WeightFiles) -> Result<Option<Vec<Saved>>>;
+}
+
+impl Kind for dyn AdapterLayout {
+    const NAME: &'static str = "adapter-layout";
+    const ABOUT: &'static str = "how an adapter file names layers and tensors";
 }
 
 impl Kind for dyn Adapter {

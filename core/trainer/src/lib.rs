@@ -2,9 +2,13 @@
 
 pub mod adapter;
 pub mod cond;
+pub mod data;
+pub mod embedded;
 pub mod model;
 pub mod optimizer;
 pub mod recipe;
 pub mod solver;
+pub mod step;
+pub mod train;
 
 pub use cond::Cond;

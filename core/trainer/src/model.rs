@@ -119,6 +119,11 @@ pub trait Autoencoder: Send + Sync {
 
     /// Its parameters.
     fn store(&self) -> &Arc<Store>;
+
+    /// Makes the log-variance of every latent start near `value`, before training from nothing.
+    fn start_log_variance(&self, value: f64) -> Result<()> {
+        candle_core::bail!("train.autoencoder.first_log_variance = {value}: this autoencoder has no log-variance")
+    }
 }
 
 /// What a checkpoint says about itself: recipe tables that stand below everything that the user writes.
@@ -170,6 +175,8 @@ pub trait Model: Send + Sync {
 pub struct SaveModel<'a> {
     /// Values that replace the model's own, by component and parameter name.
     pub weights: &'a BTreeMap<String, BTreeMap<String, Tensor>>,
+    /// Config values that replace the model's own, by component: `vae` to `scaling_factor`.
+    pub configs: &'a BTreeMap<String, serde_json::Map<String, Value>>,
     /// The type of the saved weights.
     pub dtype: DType,
     /// What the saved model predicts, on which schedule, and how to sample it.

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use sconce_sdk::{Choice, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, AdapterLayout};
 use crate::model::Recompute;
 use crate::optimizer::Optimizer;
 use crate::solver::Solver;
@@ -129,9 +129,10 @@ pub struct SourceTable {
     /// What is done with pictures that are not square.
     #[serde(default)]
     pub aspect: Aspect,
-    /// Pictures whose smaller side is below this are skipped (and reported), in pixels.
-    #[serde(default = "one_px")]
-    pub smallest_px: u32,
+    /// Pictures whose smaller side is below this are skipped (and reported), in pixels. Default: a quarter of
+    /// `resolution_px`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smallest_px: Option<u32>,
     /// Mirrored copies.
     #[serde(default)]
     pub flip: Flip,
@@ -217,9 +218,25 @@ pub struct TrainTable {
     /// How many checkpoints are kept.
     #[serde(default = "two")]
     pub keep: usize,
-    /// Weight of the Kullback-Leibler term of an autoencoder's loss.
+    /// How an autoencoder trains. Only with `task = "autoencoder"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoencoder: Option<AutoencoderTable>,
+}
+
+/// How an autoencoder trains.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderTable {
+    /// Weight of the Kullback-Leibler divergence from a unit Gaussian, per latent value, against the mean error per
+    /// pixel value.
     #[serde(default = "kl_weight")]
     pub kl_weight: f64,
+    /// Train on random squares of this side, in pixels. Default: whole pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop_px: Option<u32>,
+    /// The encoder's log-variance at the start, where it starts from nothing: low, so that the decoder sees the mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_log_variance: Option<f64>,
 }
 
 /// The loss on held-out pictures, at fixed quantiles of the timestep distribution with fixed noise.
@@ -278,7 +295,7 @@ pub struct SamplingTable {
 }
 
 /// What is written at the end.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutputTable {
     /// The run's folder. Default: `runs/` and the recipe's name.
@@ -287,28 +304,21 @@ pub struct OutputTable {
     /// Type of saved weights.
     #[serde(default)]
     pub dtype: Float,
-    /// LoRA file layouts. Default: both.
-    #[serde(default = "lora_layouts")]
-    pub lora_layouts: Vec<LoraLayout>,
+    /// Layouts of an adapter's files: `peft` for diffusers, `kohya` for ComfyUI, Forge and A1111. Default: both.
+    #[serde(default = "adapter_layouts")]
+    pub adapter_layouts: Vec<Choice<dyn AdapterLayout>>,
     /// The title in the weight files' headers. Default: the recipe's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
 }
 
-/// A layout of LoRA files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LoraLayout {
-    /// PEFT's, which diffusers loads.
-    Peft,
-    /// kohya's, which ComfyUI, Forge and A1111 load.
-    Kohya,
+impl Default for OutputTable {
+    fn default() -> Self {
+        Self { dir: None, dtype: Float::default(), adapter_layouts: adapter_layouts(), title: None }
+    }
 }
 
 fn one() -> usize {
-    1
-}
-fn one_px() -> u32 {
     1
 }
 fn one_f64() -> f64 {
@@ -332,6 +342,6 @@ fn kl_weight() -> f64 {
 fn caption_alone() -> String {
     "{caption}".to_owned()
 }
-fn lora_layouts() -> Vec<LoraLayout> {
-    vec![LoraLayout::Peft, LoraLayout::Kohya]
+fn adapter_layouts() -> Vec<Choice<dyn AdapterLayout>> {
+    ["peft", "kohya"].iter().filter_map(|name| Choice::named(name).ok()).collect()
 }

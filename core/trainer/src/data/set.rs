@@ -1,0 +1,202 @@
+//! All pictures of a recipe, sized, grounded and split, and the report of what became of each file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+use super::bucket::Buckets;
+use super::picture::{self, Frame, Framing, Mirrored, Probe};
+use super::source::{self, Captioned};
+use crate::recipe::{Aspect, DataTable, Flip, SourceTable};
+
+/// One thing to train on: a picture on a ground, with its caption.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Index of the file among the set's pictures.
+    pub picture: usize,
+    /// Its size and crop.
+    pub framing: Framing,
+    /// The colour behind transparency.
+    pub ground: [u8; 3],
+    /// The caption, template filled in.
+    pub caption: String,
+    /// Whether it is mirrored at times.
+    pub flip: Flip,
+}
+
+/// A file that is not used, and why.
+#[derive(Clone, Debug)]
+pub struct Skipped {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// What became of the files.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Image files found.
+    pub found: usize,
+    /// Files that are not used.
+    pub skipped: Vec<Skipped>,
+    /// Files without a caption: they train the empty prompt.
+    pub uncaptioned: Vec<PathBuf>,
+    /// Pictures by size (height, width).
+    pub buckets: BTreeMap<(u32, u32), usize>,
+    /// Pictures that lose more than a twentieth of their area to the crop.
+    pub cropped: usize,
+    /// The largest share that a crop takes away.
+    pub largest_crop: f64,
+    /// Pictures smaller than their bucket.
+    pub enlarged: usize,
+    /// Things to train on in one pass: pictures times grounds times repeats.
+    pub training: usize,
+    /// Things that the validation loss is measured on.
+    pub held_out: usize,
+}
+
+/// The pictures of a recipe.
+pub struct Set {
+    /// The image files.
+    pub(super) files: Vec<File>,
+    /// Everything that can be in a batch.
+    pub items: Vec<Item>,
+    /// Indices of the items to train on, repeats included.
+    pub train: Vec<usize>,
+    /// Indices of the items held out.
+    pub held_out: Vec<usize>,
+    /// What became of the files.
+    pub report: Report,
+}
+
+/// An image file.
+pub(super) struct File {
+    pub path: PathBuf,
+    pub hash: [u8; 32],
+}
+
+impl Set {
+    /// Reads the sources of a recipe. `side_px` is the model's own resolution, `step_px` what sides are multiples of,
+    /// `share` the part of the pictures held out, `base` the folder that relative paths start from.
+    pub fn open(data: &DataTable, base: &Path, side_px: u32, step_px: u32, share: f64) -> Result<Self> {
+        let mut set =
+            Self { files: vec![], items: vec![], train: vec![], held_out: vec![], report: Report::default() };
+        for source in &data.source {
+            set.add(source, &crate::embedded::locate(&source.path, base)?, side_px, step_px, share)?;
+        }
+        set.report.training = set.train.len();
+        set.report.held_out = set.held_out.len();
+        if set.train.is_empty() {
+            let why = set.report.skipped.first().map(|s| format!("; the first: {}: {}", s.path.display(), s.why));
+            bail!(
+                "no picture to train on: {} found, {} skipped, {} held out{}",
+                set.report.found,
+                set.report.skipped.len(),
+                set.held_out.len(),
+                why.unwrap_or_default()
+            );
+        }
+        Ok(set)
+    }
+
+    fn add(&mut self, source: &SourceTable, folder: &Path, side_px: u32, step_px: u32, share: f64) -> Result<()> {
+        let side = source.resolution_px.unwrap_or(side_px);
+        let smallest = source.smallest_px.unwrap_or(side / 4).max(1);
+        let buckets = match source.aspect {
+            Aspect::Buckets => Buckets::new(side, step_px),
+            Aspect::Square => Buckets::square(side, step_px),
+        };
+        let found = source::scan(folder)?;
+        self.report.found += found.len();
+        let probes: Vec<_> = found.par_iter().map(|c| picture::probe(&c.path)).collect();
+        let sized = |p: Probe| {
+            let (h, w) = p.size;
+            if h.min(w) < smallest {
+                return Err(format!("{w}x{h} pixels; the smaller side must have {smallest} (smallest_px)"));
+            }
+            Ok(p)
+        };
+        for (captioned, probe) in found.into_iter().zip(probes) {
+            match probe.and_then(sized) {
+                Ok(probe) => self.take(source, captioned, probe, &buckets, share),
+                Err(why) => self.report.skipped.push(Skipped { path: captioned.path, why }),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, source: &SourceTable, captioned: Captioned, probe: Probe, buckets: &Buckets, share: f64) {
+        let framing = Framing::new(probe.size, buckets.nearest(probe.size.0, probe.size.1));
+        let report = &mut self.report;
+        *report.buckets.entry(framing.target).or_default() += 1;
+        report.cropped += usize::from(framing.cropped() > 0.05);
+        report.largest_crop = report.largest_crop.max(framing.cropped());
+        report.enlarged += usize::from(framing.enlarged());
+        if captioned.caption.is_none() {
+            report.uncaptioned.push(captioned.path.clone());
+        }
+        let caption = captioned.caption.unwrap_or_default();
+        let picture = self.files.len();
+        let held_out = is_held_out(&probe.hash, share);
+        self.files.push(File { path: captioned.path, hash: probe.hash });
+        let grounds: Vec<(&str, [u8; 3])> = match source.grounds.as_slice() {
+            [] => vec![("", [255; 3])],
+            some => some.iter().map(|g| (g.name.as_str(), g.rgb)).collect(),
+        };
+        for (name, ground) in grounds {
+            let caption = source.caption.replace("{caption}", &caption).replace("{ground}", name);
+            let index = self.items.len();
+            self.items.push(Item { picture, framing, ground, caption, flip: source.flip });
+            if held_out {
+                self.held_out.push(index);
+            } else {
+                self.train.extend(std::iter::repeat_n(index, source.repeats));
+            }
+        }
+    }
+
+    /// An item's pixels, 3 H W in [-1, 1], on the CPU.
+    pub fn pixels(&self, item: usize, mirrored: Mirrored) -> Result<Tensor> {
+        let item = &self.items[item];
+        let frame = Frame { framing: item.framing, ground: item.ground, mirrored };
+        picture::load(&self.files[item.picture].path, &frame)
+    }
+
+    /// Every caption, once.
+    pub fn captions(&self) -> BTreeSet<&str> {
+        self.items.iter().map(|i| i.caption.as_str()).collect()
+    }
+}
+
+/// Held out by its content: the same picture is always on the same side, whatever else is in the folder.
+fn is_held_out(hash: &[u8; 32], share: f64) -> bool {
+    let [a, b, c, d, ..] = *hash;
+    f64::from(u32::from_le_bytes([a, b, c, d])) < share * f64::from(u32::MAX)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used = self.found - self.skipped.len();
+        writeln!(f, "{used} of {} pictures used; {} to train on in a pass, {} held out", self.found, self.training, self.held_out)?;
+        for ((h, w), n) in &self.buckets {
+            writeln!(f, "  {w}x{h} px: {n}")?;
+        }
+        if self.cropped > 0 {
+            writeln!(f, "  {} lose more than 5 % to the crop, at most {:.0} %", self.cropped, 100.0 * self.largest_crop)?;
+        }
+        if self.enlarged > 0 {
+            writeln!(f, "  {} are smaller than their bucket and enlarged", self.enlarged)?;
+        }
+        if let Some(first) = self.uncaptioned.first() {
+            writeln!(f, "  {} have no caption and train the empty prompt, the first: {}", self.uncaptioned.len(), first.display())?;
+        }
+        for s in &self.skipped {
+            writeln!(f, "  skipped {}: {}", s.path.display(), s.why)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Checkpoints: everything that a run needs to go on as if it had not stopped. A checkpoint is a folder that appears
+//! whole, by a rename, or not at all. Random numbers and the order of the data are functions of the images seen, so
+//! the weights, the optimizer's state, the average and a few counters are all there is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use sconce_nn::weights::{WeightFiles, save, write_atomic};
+use serde::{Deserialize, Serialize};
+
+use super::weights::Weights;
+use crate::optimizer::OptimizerState;
+
+/// The counters of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Pictures trained on.
+    pub images: u64,
+    /// Updates made.
+    pub updates: u64,
+}
+
+/// The folder of a run's checkpoints.
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+}
+
+const PROGRESS: &str = "progress.json";
+const RECIPE: &str = "recipe.toml";
+const WEIGHTS: &str = "weights.safetensors";
+const AVERAGE: &str = "average.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+
+impl Checkpoints {
+    /// In `run`'s folder, keeping the newest `keep`.
+    pub fn new(run: &Path, keep: usize) -> Self {
+        Self { folder: run.join("checkpoints"), keep: keep.max(1) }
+    }
+
+    /// Writes one, and removes those beyond the number kept.
+    pub fn save(&self, at: Progress, recipe: &str, weights: &Weights, optimizer: &dyn OptimizerState) -> Result<PathBuf> {
+        let to = self.folder.join(format!("{:012}", at.images));
+        let tmp = self.folder.join(format!("{:012}.tmp", at.images));
+        let _ = std::fs::remove_dir_all(&tmp);
+        let none = BTreeMap::new();
+        let named = |values: Vec<Tensor>| -> BTreeMap<String, Tensor> {
+            weights.params.iter().map(|p| p.name.clone()).zip(values).collect()
+        };
+        save(&tmp.join(WEIGHTS), &named(weights.params.iter().map(|p| p.var.as_tensor().clone()).collect()), &none)?;
+        if let Some(average) = &weights.average {
+            save(&tmp.join(AVERAGE), &named(average.iter().map(|a| a.as_tensor().clone()).collect()), &none)?;
+        }
+        save(&tmp.join(OPTIMIZER), &optimizer.save()?, &none)?;
+        let progress = serde_json::to_vec_pretty(&at).map_err(|e| Error::Msg(e.to_string()))?;
+        write_atomic(&tmp.join(RECIPE), |out| out.write_all(recipe.as_bytes()))?;
+        write_atomic(&tmp.join(PROGRESS), |out| out.write_all(&progress))?;
+        let _ = std::fs::remove_dir_all(&to);
+        std::fs::rename(&tmp, &to).map_err(|e| Error::Msg(format!("{}: {e}", to.display())))?;
+        for old in self.all()?.into_iter().rev().skip(self.keep) {
+            let _ = std::fs::remove_dir_all(old);
+        }
+        Ok(to)
+    }
+
+    /// The newest whole checkpoint.
+    pub fn newest(&self) -> Result<Option<PathBuf>> {
+        Ok(self.all()?.pop())
+    }
+
+    /// Puts a checkpoint back, after making sure that it is of this recipe.
+    pub fn restore(
+        &self,
+        from: &Path,
+        recipe: &str,
+        weights: &Weights,
+        optimizer: &mut dyn OptimizerState,
+    ) -> Result<Progress> {
+        let read = |name: &str| {
+            let path = from.join(name);
+            std::fs::read_to_string(&path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))
+        };
+        if let Some(difference) = first_difference(&read(RECIPE)?, recipe) {
+            bail!(
+                "{}: the checkpoint was made by another recipe, so going on would be another run: {difference}. Start \
+                 a new run with another --out, or put the recipe back",
+                from.display()
+            );
+        }
+        let progress: Progress = serde_json::from_str(&read(PROGRESS)?)
+            .map_err(|e| Error::Msg(format!("{}: {e}", from.join(PROGRESS).display())))?;
+        let load = |name: &str| -> Result<BTreeMap<String, Tensor>> {
+            let files = WeightFiles::open(&[from.join(name)])?;
+            files.keys().map(|k| Ok((k.to_owned(), files.tensor(k, DType::F32, &Device::Cpu)?))).collect()
+        };
+        let put = |values: &BTreeMap<String, Tensor>, var: &candle_core::Var, name: &str| match values.get(name) {
+            Some(t) => var.set(&t.to_device(var.device())?),
+            None => bail!("{}: the checkpoint has no `{name}`", from.display()),
+        };
+        let values = load(WEIGHTS)?;
+        for p in &weights.params {
+            put(&values, &p.var, &p.name)?;
+        }
+        if let Some(average) = &weights.average {
+            let values = load(AVERAGE)?;
+            for (a, p) in average.iter().zip(&weights.params) {
+                put(&values, a, &p.name)?;
+            }
+        }
+        optimizer.restore(&load(OPTIMIZER)?)?;
+        Ok(progress)
+    }
+
+    /// The whole checkpoints, oldest first. Leftovers of a crash end in `.tmp` and do not count.
+    fn all(&self) -> Result<Vec<PathBuf>> {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Ok(Vec::new()) };
+        let mut all: Vec<PathBuf> = entries
+            .filter_map(|e| e.ok().map(|e| e.path()))
+            .filter(|p| p.extension().is_none() && p.join(PROGRESS).is_file())
+            .collect();
+        all.sort();
+        Ok(all)
+    }
+}
+
+/// The first line in which two resolved recipes differ, for the error.
+fn first_difference(old: &str, new: &str) -> Option<String> {
+    if old == new {
+        return None;
+    }
+    let (mut table, mut olds) = ("", old.lines());
+    for line in new.lines() {
+        if line.starts_with('[') {
+            table = line;
+        }
+        let before = olds.next().unwrap_or("(nothing)");
+        if before != line {
+            return Some(format!("in {table} it had `{before}`, now `{line}`"));
+        }
+    }
+    olds.next().map(|before| format!("in {table} it had `{before}`, now nothing"))
+}

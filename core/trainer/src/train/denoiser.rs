@@ -1,0 +1,262 @@
+//! Training the denoiser, and text encoders beside it: the batches of the step, the validation loss, the previews.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Result, Tensor};
+use sconce_nn::rng::Stream;
+
+use super::output;
+use super::preview;
+use super::run::{Event, Job, Observer, PartLoss, Task, Update};
+use super::weights::Weights;
+use crate::cond::Cond;
+use crate::data::{Cache, Dropped, Encoded, Mirrored, Order, Set, Use};
+use crate::model::PromptUse;
+use crate::step::{Process, Row, stratified};
+
+/// Encoded pictures and captions kept in memory, at most; the rest is read from the cache each time.
+const MEMORY_BYTES: usize = 1 << 30;
+
+/// Log-SNR bins of the reported error: name and upper end.
+const BINS: [(&str, f64); 5] = [
+    ("error_lambda_below_-4", -4.0),
+    ("error_lambda_-4_to_-1", -1.0),
+    ("error_lambda_-1_to_1", 1.0),
+    ("error_lambda_1_to_4", 4.0),
+    ("error_lambda_above_4", f64::INFINITY),
+];
+
+pub(super) struct DenoiserTask<'a> {
+    job: &'a Job<'a>,
+    set: &'a Set,
+    cache: Cache,
+    device: Device,
+    /// Whether captions are encoded in the graph, because an encoder trains.
+    encoders_train: bool,
+    memory: Memory,
+}
+
+/// What was read, by key.
+#[derive(Default)]
+struct Memory {
+    pictures: HashMap<(usize, Mirrored), Encoded>,
+    captions: HashMap<String, Cond>,
+    bytes: usize,
+}
+
+impl<'a> DenoiserTask<'a> {
+    /// Encodes everything that the run will use and that is not in the cache yet.
+    pub fn new(job: &'a Job, set: &'a Set, weights: &Weights, order: Order, observer: &mut dyn Observer) -> Result<Self> {
+        let model = job.model;
+        let folder = job.recipe.data.cache.as_ref().map_or(job.options.out.join("cache"), |c| job.resolved.base_dir.join(c));
+        let encoders: BTreeSet<String> =
+            model.conditioner().stores().iter().map(|s| s.component().to_owned()).collect();
+        let encoders_train =
+            weights.params.iter().any(|p| p.name.split_once('/').is_some_and(|(c, _)| encoders.contains(c)));
+        let cache = Cache::new(&folder, &**model.autoencoder(), &**model.conditioner())?;
+        let device = job.options.device.clone();
+        let mut task = Self { job, set, cache, device, encoders_train, memory: Memory::default() };
+        task.encode(order, observer)?;
+        Ok(task)
+    }
+
+    /// Fills the cache: the pictures and captions of the whole run, in the order in which they are needed.
+    fn encode(&mut self, order: Order, observer: &mut dyn Observer) -> Result<()> {
+        let (mut uses, mut seen, mut images) = (Vec::new(), BTreeSet::new(), 0);
+        for batch in order {
+            images += batch.len() as u64;
+            uses.extend(batch.into_iter().filter(|u| seen.insert((u.item, u.mirrored))));
+            if images >= self.job.recipe.train.images || seen.len() >= 2 * self.set.items.len() {
+                break;
+            }
+        }
+        uses.extend(self.set.held_out.iter().map(|&item| plain(item)));
+        let captions: Vec<&str> = if self.encoders_train { vec![] } else { self.set.captions().into_iter().collect() };
+        let total = uses.len() + captions.len();
+        for (done, used) in uses.iter().enumerate() {
+            self.picture(used)?;
+            observer.see(&Event::Encoding(done + 1, total))?;
+        }
+        for (done, caption) in captions.iter().enumerate() {
+            self.caption(caption, PromptUse::Caption)?;
+            observer.see(&Event::Encoding(uses.len() + done + 1, total))?;
+        }
+        Ok(())
+    }
+
+    fn picture(&mut self, used: &Use) -> Result<Encoded> {
+        let key = (used.item, used.mirrored);
+        if let Some(found) = self.memory.pictures.get(&key) {
+            return Ok(found.clone());
+        }
+        let encoded = self.cache.picture(self.set, used, &**self.job.model.autoencoder())?;
+        let bytes = 8 * encoded.mean.elem_count();
+        if self.memory.bytes + bytes < MEMORY_BYTES {
+            self.memory.bytes += bytes;
+            self.memory.pictures.insert(key, encoded.clone());
+        }
+        Ok(encoded)
+    }
+
+    fn caption(&mut self, prompt: &str, what: PromptUse) -> Result<Cond> {
+        let key = format!("{what:?} {prompt}");
+        if let Some(found) = self.memory.captions.get(&key) {
+            return Ok(found.clone());
+        }
+        let cond = self.cache.caption(prompt, what, &**self.job.model.conditioner())?;
+        let bytes: usize = cond.0.values().map(|t| 4 * t.elem_count()).sum();
+        if self.memory.bytes + bytes < MEMORY_BYTES {
+            self.memory.bytes += bytes;
+            self.memory.captions.insert(key, cond.clone());
+        }
+        Ok(cond)
+    }
+
+    /// Latents drawn from the encoder's Gaussian, B C h w, as the denoiser sees them.
+    fn latents(&mut self, batch: &[Use], posterior: Option<&Stream>) -> Result<Tensor> {
+        let encoded: Vec<Encoded> = batch.iter().map(|u| self.picture(u)).collect::<Result<_>>()?;
+        let stack = |f: &dyn Fn(&Encoded) -> Option<Tensor>| {
+            encoded.iter().map(f).collect::<Option<Vec<_>>>().map(|t| Tensor::stack(&t, 0)).transpose()
+        };
+        let mut z = Tensor::stack(&encoded.iter().map(|e| e.mean.clone()).collect::<Vec<_>>(), 0)?;
+        if let (Some(stream), Some(log_variance)) = (posterior, stack(&|e| e.log_variance.clone())?) {
+            let noise = stream.normal(z.shape(), &Device::Cpu)?;
+            z = (z + (log_variance * 0.5)?.exp()?.mul(&noise)?)?;
+        }
+        self.job.model.autoencoder().scale(&z.to_device(&self.device)?)
+    }
+
+    /// The conditions of a batch, on the device, in the denoiser's type.
+    fn conditions(&mut self, batch: &[Use]) -> Result<Cond> {
+        let prompts: Vec<(String, PromptUse)> = batch
+            .iter()
+            .map(|u| match u.dropped {
+                Dropped::No => (self.set.items[u.item].caption.clone(), PromptUse::Caption),
+                Dropped::Yes => (String::new(), PromptUse::Unconditional),
+            })
+            .collect();
+        let conditioner = self.job.model.conditioner().clone();
+        let text = if self.encoders_train {
+            conditioner.encode(&prompts.iter().map(|(p, u)| (p.as_str(), *u)).collect::<Vec<_>>())?
+        } else {
+            let parts = prompts.iter().map(|(p, u)| self.caption(p, *u)).collect::<Result<Vec<_>>>()?;
+            Cond::cat(&self.of_one_length(parts)?)?
+        };
+        let geometry: Vec<_> =
+            batch.iter().map(|u| self.set.items[u.item].framing.geometry(u.mirrored)).collect();
+        text.merge(conditioner.geometry(&geometry)?).to(&self.device, self.job.model.backbone().dtype())
+    }
+
+    /// Token sequences of one length: a shorter one goes on with the empty prompt's, as the encoder itself would do.
+    fn of_one_length(&mut self, parts: Vec<Cond>) -> Result<Vec<Cond>> {
+        let length = |c: &Cond| c.0.values().filter(|t| t.rank() == 3).map(|t| t.dims()[1]).max().unwrap_or(0);
+        let longest = parts.iter().map(length).max().unwrap_or(0);
+        if parts.iter().all(|p| length(p) == longest) {
+            return Ok(parts);
+        }
+        let empty = self.caption("", PromptUse::Caption)?;
+        let lengthen = |part: Cond| {
+            let grow = |(name, t): (&String, &Tensor)| {
+                let mut t = t.clone();
+                while t.rank() == 3 && t.dims()[1] < longest {
+                    t = Tensor::cat(&[&t, empty.get(name)?], 1)?;
+                }
+                Ok((name.clone(), t))
+            };
+            part.0.iter().map(grow).collect::<Result<BTreeMap<_, _>>>().map(Cond)
+        };
+        parts.into_iter().map(lengthen).collect()
+    }
+
+    fn process(&self) -> Process<'a> {
+        let r = self.job.recipe;
+        Process { schedule: &*r.schedule, objective: &*r.objective, weighting: &*r.weighting, timesteps: &*r.timesteps }
+    }
+
+    fn stream(&self, purpose: &str) -> Stream {
+        Stream::new(self.job.recipe.train.seed, purpose)
+    }
+}
+
+impl Task for DenoiserTask<'_> {
+    fn loss(&mut self, update: &Update, part: usize) -> Result<PartLoss> {
+        let batch = &update.batches[part];
+        let (offset, seen) = (update.offset(part), update.images_seen);
+        let at = seen + offset as u64;
+        let quantiles = stratified(&self.stream("timesteps").at(seen, 0), update.images());
+        let process = self.process();
+        let rows: Vec<Row> = quantiles[offset..offset + batch.len()].iter().map(|&u| process.row(u)).collect();
+        let x0 = self.latents(batch, Some(&self.stream("posterior").at(at, 0)))?;
+        let eps = self.stream("noise").at(at, 0).normal(x0.shape(), &self.device)?;
+        let cond = self.conditions(batch)?;
+        let losses = process.loss(&**self.job.model.backbone(), &x0, &eps, &cond, &rows)?;
+        Ok(PartLoss { sum: losses.weighted.sum_all()?, parts: by_log_snr(&rows, &losses.error)? })
+    }
+
+    /// The weighted loss, and the error at each quantile, on held-out pictures (at most 96) with fixed noise.
+    fn validate(&mut self) -> Result<Vec<(String, f64)>> {
+        let table = self.job.recipe.validation.as_ref().expect("called where there is the table");
+        let (quantiles, size) = (table.quantiles.max(1), self.job.recipe.data.batch);
+        let stride = self.set.held_out.len().div_ceil(96);
+        let mut by_size: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+        for &item in self.set.held_out.iter().step_by(stride) {
+            by_size.entry(self.set.items[item].framing.target).or_default().push(item);
+        }
+        let (mut weighted, mut errors, mut count) = (0.0, vec![0.0; quantiles], 0usize);
+        let process = self.process();
+        for items in by_size.values().flat_map(|items| items.chunks(size)) {
+            let batch: Vec<Use> = items.iter().map(|&item| plain(item)).collect();
+            let (x0, cond) = (self.latents(&batch, None)?, self.conditions(&batch)?);
+            let cond = cond.map(|t| Ok(t.detach()))?;
+            for (q, error) in errors.iter_mut().enumerate() {
+                let rows = vec![process.row((q as f64 + 0.5) / quantiles as f64); batch.len()];
+                let noise = |&item: &usize| {
+                    let stream = self.stream("validation noise").at(item as u64, q as u64);
+                    stream.normal(&x0.dims()[1..], &self.device)
+                };
+                let eps = Tensor::stack(&items.iter().map(noise).collect::<Result<Vec<_>>>()?, 0)?;
+                let losses = process.loss(&**self.job.model.backbone(), &x0, &eps, &cond, &rows)?;
+                weighted += sum(&losses.weighted)?;
+                *error += sum(&losses.error)?;
+            }
+            count += batch.len();
+        }
+        let mut values = vec![("loss".to_owned(), weighted / (count * quantiles) as f64)];
+        for (q, error) in errors.iter().enumerate() {
+            values.push((format!("error_q{:.3}", (q as f64 + 0.5) / quantiles as f64), error / count as f64));
+        }
+        Ok(values)
+    }
+
+    fn draw(&mut self, to: &Path) -> Result<()> {
+        preview::draw(self.job, to)
+    }
+
+    fn write(&mut self, weights: &Weights, out: &Path) -> Result<Vec<PathBuf>> {
+        output::write(self.job, weights, &BTreeMap::new(), out)
+    }
+}
+
+/// An item as it is.
+fn plain(item: usize) -> Use {
+    Use { item, mirrored: Mirrored::No, dropped: Dropped::No }
+}
+
+fn sum(t: &Tensor) -> Result<f64> {
+    Ok(f64::from(t.detach().to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?))
+}
+
+/// The error's sum and count by log-SNR.
+fn by_log_snr(rows: &[Row], error: &Tensor) -> Result<Vec<(&'static str, f64, usize)>> {
+    let errors = error.detach().to_vec1::<f32>()?;
+    let mut bins: Vec<(&'static str, f64, usize)> = BINS.iter().map(|(name, _)| (*name, 0.0, 0)).collect();
+    for (row, error) in rows.iter().zip(errors) {
+        let lambda = row.noise.log_snr();
+        let bin = BINS.iter().position(|(_, end)| lambda <= *end).unwrap_or(BINS.len() - 1);
+        bins[bin].1 += f64::from(error);
+        bins[bin].2 += 1;
+    }
+    bins.retain(|b| b.2 > 0);
+    Ok(bins)
+}

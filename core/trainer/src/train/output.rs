@@ -1,0 +1,107 @@
+//! What a run leaves behind: a whole model folder or adapter files, each with the recipe and what the model predicts
+//! in its header, so that other programs sample it right.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Result, Tensor};
+use serde_json::{Map, Value};
+
+use super::run::Job;
+use super::weights::Weights;
+use crate::model::{Native, SaveModel};
+
+/// What the header of a weight file tells.
+pub struct Header<'a> {
+    /// The title.
+    pub title: &'a str,
+    /// What the weights predict, and on which schedule.
+    pub trained_as: &'a Native,
+    /// The resolved recipe.
+    pub recipe: &'a str,
+    /// `lora` for an adapter, nothing for a whole model.
+    pub adapter: Option<&'a str>,
+    /// True where the schedule leaves no signal at t = 1.
+    pub zero_terminal: bool,
+}
+
+/// Header fields: ModelSpec 1.0.1, the recipe, and for adapters the `ss_*` fields that other programs read.
+pub fn header(h: &Header) -> BTreeMap<String, String> {
+    let name = |table: &Value| table.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let prediction = name(&h.trained_as.objective);
+    let architecture = match h.trained_as.family.as_str() {
+        "sd1" => "stable-diffusion-v1",
+        "sd2" => "stable-diffusion-v2-768-v",
+        "sdxl" => "stable-diffusion-xl-v1-base",
+        other => other,
+    };
+    let architecture = h.adapter.map_or(architecture.to_owned(), |a| format!("{architecture}/{a}"));
+    let side = h.trained_as.resolution_px;
+    let mut fields = BTreeMap::from([
+        ("modelspec.sai_model_spec", "1.0.1".to_owned()),
+        ("modelspec.architecture", architecture),
+        ("modelspec.implementation", "https://github.com/huggingface/diffusers".to_owned()),
+        ("modelspec.title", h.title.to_owned()),
+        ("modelspec.resolution", format!("{side}x{side}")),
+        ("modelspec.prediction_type", prediction.clone()),
+        ("sconce.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("sconce.recipe", h.recipe.to_owned()),
+        ("sconce.objective", h.trained_as.objective.to_string()),
+        ("sconce.schedule", h.trained_as.schedule.to_string()),
+    ]);
+    if h.adapter.is_some() {
+        let flag = |b: bool| if b { "True" } else { "False" }.to_owned();
+        fields.insert("ss_v_parameterization", flag(prediction == "v"));
+        fields.insert("ss_zero_terminal_snr", flag(h.zero_terminal));
+        fields.insert("ss_base_model_version", h.trained_as.family.clone());
+        fields.insert("ss_output_name", h.title.to_owned());
+    }
+    fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+}
+
+/// Writes the result of a run: `model/` after a full fine-tune, one file a layout after an adapter's.
+pub(super) fn write(
+    job: &Job,
+    weights: &Weights,
+    configs: &BTreeMap<String, Map<String, Value>>,
+    out: &Path,
+) -> Result<Vec<PathBuf>> {
+    let recipe = job.recipe;
+    let mut trained_as = job.model.native().clone();
+    trained_as.schedule = recipe.schedule.table();
+    trained_as.objective = recipe.objective.table();
+    trained_as.spacing = recipe.sampling.spacing.table();
+    trained_as.solver = recipe.sampling.solver.table();
+    let title = recipe.output.title.clone().unwrap_or_else(|| job.resolved.name.clone());
+    let dtype: DType = recipe.output.dtype.into();
+    let header = |adapter| {
+        header(&Header {
+            title: &title,
+            trained_as: &trained_as,
+            recipe: job.text,
+            adapter,
+            zero_terminal: recipe.schedule.at(1.0).alpha == 0.0,
+        })
+    };
+    if weights.adapters.is_empty() {
+        let save = SaveModel {
+            weights: &weights.by_component(),
+            configs,
+            dtype,
+            trained_as: &trained_as,
+            metadata: &header(None),
+        };
+        return job.model.save(&out.join("model"), &save);
+    }
+    let adapters = weights.saved_adapters();
+    let name = recipe.adapter.as_ref().map_or("adapter", |a| a.name());
+    let write = |layout: &sconce_sdk::Choice<dyn crate::adapter::AdapterLayout>| {
+        let path = out.join(format!("{name}-{}.safetensors", layout.name()));
+        let cast = |(key, t): (String, Tensor)| Ok((key, t.to_dtype(dtype)?));
+        let tensors: BTreeMap<String, Tensor> =
+            layout.write(job.model, &adapters)?.into_iter().map(cast).collect::<Result<_>>()?;
+        sconce_nn::weights::save(&path, &tensors, &header(Some(name)))?;
+        Ok(path)
+    };
+    recipe.output.adapter_layouts.iter().map(write).collect()
+}

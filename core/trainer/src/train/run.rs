@@ -1,0 +1,309 @@
+//! The loop. It counts in images, draws a batch, takes a step, and tells the observer; saving, validating and drawing
+//! come when their images have been seen.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use candle_core::{Device, Result, Tensor, bail};
+use sconce_nn::checkpoint::backward;
+
+use super::autoencoder::AutoencoderTask;
+use super::checkpoint::{Checkpoints, Progress};
+use super::denoiser::DenoiserTask;
+use super::gradients::Gradients;
+use super::log::Logs;
+use super::weights::Weights;
+use crate::data::{Order, Report, Use};
+use crate::model::{LoadOptions, Model, Native};
+use crate::recipe::{Recipe, Resolved, Task as What};
+
+/// How to run: what a command line says and a recipe does not.
+pub struct Options {
+    /// The run's folder.
+    pub out: PathBuf,
+    /// Where tensors live.
+    pub device: Device,
+    /// From the beginning or from the newest checkpoint.
+    pub start: Start,
+    /// Set to stop after the current step, with a checkpoint.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Where a run starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At zero; a folder that holds checkpoints is refused.
+    Fresh,
+    /// At the newest checkpoint of the run's folder, or at zero if it has none.
+    Resume,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// All images were seen; these files were written.
+    Whole(Vec<PathBuf>),
+    /// It was stopped; `--resume` goes on from this checkpoint.
+    Stopped(PathBuf),
+}
+
+/// What happened.
+pub enum Event<'a> {
+    /// The model is loaded: what it says about itself, scalars that train, and all of them.
+    Loaded(&'a Native, usize, usize),
+    /// The data is read.
+    Data(&'a Report),
+    /// Pictures and captions are being encoded: done, of how many.
+    Encoding(usize, usize),
+    /// The run goes on from a checkpoint, at so many images.
+    Resumed(u64),
+    /// An update was made.
+    Step(&'a StepReport),
+    /// The loss on held-out pictures: named values, the first of which is the one to watch.
+    Validated(u64, &'a [(String, f64)]),
+    /// Pictures were drawn.
+    Drawn(u64, &'a Path),
+    /// A checkpoint was written.
+    Saved(u64, &'a Path),
+}
+
+/// One update.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// Pictures seen after it, and in the whole run.
+    pub images: u64,
+    /// Pictures in the whole run.
+    pub images_total: u64,
+    /// The weighted loss, mean over the update's pictures.
+    pub loss: f64,
+    /// Named parts of it: the error by log-SNR.
+    pub parts: Vec<(&'static str, f64)>,
+    /// Norm of the gradient before the clip.
+    pub grad_norm: f64,
+    /// The base learning rate times the schedule's factor.
+    pub lr: f64,
+    /// Since the last update.
+    pub images_per_sec: f64,
+}
+
+/// Sees what happens. An error stops the run.
+pub trait Observer {
+    /// Called for each event, in order.
+    fn see(&mut self, event: &Event) -> Result<()>;
+}
+
+/// What is trained, as the loop sees it.
+pub(super) trait Task {
+    /// The summed loss of one batch of an update, in the graph.
+    fn loss(&mut self, update: &Update, part: usize) -> Result<PartLoss>;
+    /// Named values on held-out pictures.
+    fn validate(&mut self) -> Result<Vec<(String, f64)>>;
+    /// Draws pictures to show how far the run is.
+    fn draw(&mut self, to: &Path) -> Result<()>;
+    /// Writes the result.
+    fn write(&mut self, weights: &Weights, out: &Path) -> Result<Vec<PathBuf>>;
+}
+
+/// The batches of one update.
+pub(super) struct Update {
+    /// Pictures seen before it.
+    pub images_seen: u64,
+    /// Its batches.
+    pub batches: Vec<Vec<Use>>,
+}
+
+impl Update {
+    /// Its pictures.
+    pub fn images(&self) -> usize {
+        self.batches.iter().map(Vec::len).sum()
+    }
+
+    /// Pictures in the batches before `part`.
+    pub fn offset(&self, part: usize) -> usize {
+        self.batches[..part].iter().map(Vec::len).sum()
+    }
+}
+
+/// The loss of one batch.
+pub(super) struct PartLoss {
+    /// Sum over its pictures, a scalar in the graph.
+    pub sum: Tensor,
+    /// Parts: name, sum, count.
+    pub parts: Vec<(&'static str, f64, usize)>,
+}
+
+/// Everything that a task needs to be set up.
+pub(super) struct Job<'a> {
+    pub resolved: &'a Resolved,
+    pub recipe: &'a Recipe,
+    /// The resolved recipe, as text.
+    pub text: &'a str,
+    pub options: &'a Options,
+    pub model: &'a dyn Model,
+}
+
+/// Runs a resolved recipe.
+pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) -> Result<Ended> {
+    let (recipe, text) = (&resolved.recipe, &resolved.to_toml());
+    let checkpoints = Checkpoints::new(&options.out, recipe.train.keep);
+    let newest = checkpoints.newest()?;
+    if let (Start::Fresh, Some(found)) = (options.start, &newest) {
+        bail!(
+            "{}: there is a run in this folder already. Go on with --resume, or start another with --out",
+            found.display()
+        );
+    }
+    sconce_nn::weights::write_atomic(&options.out.join("recipe.toml"), |out| out.write_all(text.as_bytes()))?;
+    let load = LoadOptions {
+        device: options.device.clone(),
+        dtype: recipe.model.dtype.into(),
+        random: recipe.model.random_seed,
+    };
+    let model = resolved.family.load(&resolved.model_dir, &load)?;
+    model.backbone().recompute(recipe.train.recompute);
+    if let Some(value) = recipe.train.autoencoder.as_ref().and_then(|a| a.first_log_variance) {
+        model.autoencoder().start_log_variance(value)?;
+    }
+
+    let mut stores = vec![model.backbone().store().clone(), model.autoencoder().store().clone()];
+    stores.extend(model.conditioner().stores());
+    let job = Job { resolved, recipe, text, options, model: &*model };
+    let weights = Weights::prepare(recipe, &stores)?;
+    let elements: usize = stores.iter().map(|s| s.elements()).sum();
+    observer.see(&Event::Loaded(model.native(), weights.elements(), elements))?;
+
+    let set = open_set(&job)?;
+    observer.see(&Event::Data(&set.report))?;
+    let order = || {
+        let d = &recipe.data;
+        Order::new(&set.items, set.train.clone(), d.batch, d.caption_dropout, recipe.train.seed)
+    };
+    let mut optimizer = recipe.optimizer.start(weights.params.clone())?;
+    let mut at = Progress::default();
+    if let Some(from) = newest {
+        at = checkpoints.restore(&from, text, &weights, optimizer.as_mut())?;
+        observer.see(&Event::Resumed(at.images))?;
+    }
+    let mut order_now = order();
+    order_now.skip_to(at.images);
+    let mut logs = Logs::open(&options.out, at.images)?;
+    let mut task: Box<dyn Task + '_> = match recipe.train.task {
+        What::Denoiser => Box::new(DenoiserTask::new(&job, &set, &weights, order(), observer)?),
+        What::Autoencoder => Box::new(AutoencoderTask::new(&job, &set)),
+    };
+    let total = recipe.train.images;
+    let drawn = |at: u64| options.out.join("previews").join(format!("{at:09}.png"));
+    let mut look = |task: &mut Box<dyn Task + '_>, logs: &mut Logs, from: u64, to: u64, observer: &mut dyn Observer| {
+        weights.with_average(|| {
+            if recipe.validation.as_ref().is_some_and(|v| due(v.every_images, from, to, total)) {
+                let values = task.validate()?;
+                let named: Vec<(&str, f64)> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+                logs.write("validation", to, &named)?;
+                observer.see(&Event::Validated(to, &values))?;
+            }
+            if recipe.preview.as_ref().is_some_and(|p| due(p.every_images, from, to, total)) && !drawn(to).is_file() {
+                task.draw(&drawn(to))?;
+                observer.see(&Event::Drawn(to, &drawn(to)))?;
+            }
+            Ok(())
+        })
+    };
+    if at.images == 0 {
+        look(&mut task, &mut logs, 0, 0, observer)?;
+    }
+    let mut clock = Instant::now();
+    while at.images < total {
+        let batches = order_now.by_ref().take(recipe.train.accumulate.max(1)).collect();
+        let update = Update { images_seen: at.images, batches };
+        let step = step(&mut *task, recipe, &weights, optimizer.as_mut(), &update)?;
+        let before = at.images;
+        at.images += update.images() as u64;
+        at.updates += 1;
+        weights.follow(&*recipe.ema, at.images, update.images() as u64)?;
+        let images_per_sec = update.images() as f64 / clock.elapsed().as_secs_f64();
+        clock = Instant::now();
+        let report = StepReport { images: at.images, images_total: total, images_per_sec, ..step };
+        log_step(&mut logs, &report)?;
+        observer.see(&Event::Step(&report))?;
+        look(&mut task, &mut logs, before, at.images, observer)?;
+        let stop = options.stop.load(Ordering::Relaxed);
+        let save = recipe.train.save_every_images;
+        if stop || at.images >= total || (save > 0 && at.images / save > before / save) {
+            let path = checkpoints.save(at, text, &weights, optimizer.as_ref())?;
+            observer.see(&Event::Saved(at.images, &path))?;
+            if stop && at.images < total {
+                return Ok(Ended::Stopped(path));
+            }
+        }
+    }
+    let written = weights.with_average(|| task.write(&weights, &options.out))?;
+    Ok(Ended::Whole(written))
+}
+
+/// True if `every` images came to an end between `from` and `to`, and at both ends of the run.
+fn due(every: u64, from: u64, to: u64, total: u64) -> bool {
+    to == 0 || to >= total || (every > 0 && to / every > from / every)
+}
+
+/// Forward, backward, clip, update. Stops before the update if anything is not finite.
+fn step(
+    task: &mut dyn Task,
+    recipe: &Recipe,
+    weights: &Weights,
+    optimizer: &mut dyn crate::optimizer::OptimizerState,
+    update: &Update,
+) -> Result<StepReport> {
+    let images = update.images() as f64;
+    let mut gradients = Gradients::none(weights.params.len());
+    let mut loss = 0.0;
+    let mut parts: Vec<(&'static str, f64, usize)> = Vec::new();
+    for part in 0..update.batches.len() {
+        let batch = task.loss(update, part)?;
+        let mean = (batch.sum / images)?;
+        loss += f64::from(mean.to_scalar::<f32>()?);
+        gradients.add(backward(&mean)?, &weights.params)?;
+        for (name, sum, count) in batch.parts {
+            match parts.iter_mut().find(|p| p.0 == name) {
+                Some(p) => (p.1, p.2) = (p.1 + sum, p.2 + count),
+                None => parts.push((name, sum, count)),
+            }
+        }
+    }
+    let grad_norm = gradients.norm()?;
+    if !loss.is_finite() || !grad_norm.is_finite() {
+        bail!(
+            "after {} images the loss is {loss} and the gradient's norm {grad_norm}: the run stops before this update. \
+             The newest checkpoint is still good: lower optimizer.lr or train.clip_norm, or use model.dtype = \"bf16\" \
+             in place of f16",
+            update.images_seen
+        );
+    }
+    gradients.clip(grad_norm, recipe.train.clip_norm)?;
+    let lr = recipe.optimizer.lr() * recipe.lr.factor(update.images_seen, recipe.train.images);
+    optimizer.step(&gradients.0, lr)?;
+    let parts = parts.into_iter().map(|(name, sum, count)| (name, sum / count as f64)).collect();
+    Ok(StepReport { images: 0, images_total: 0, loss, parts, grad_norm, lr, images_per_sec: 0.0 })
+}
+
+fn log_step(logs: &mut Logs, r: &StepReport) -> Result<()> {
+    let mut values = vec![("loss", r.loss), ("grad_norm", r.grad_norm), ("lr", r.lr)];
+    values.extend(&r.parts);
+    logs.write("step", r.images, &values)
+}
+
+/// The recipe's pictures, at the sizes that the model takes.
+fn open_set(job: &Job) -> Result<crate::data::Set> {
+    let native = job.model.native();
+    let step = job.model.autoencoder().factor() * job.model.backbone().side_multiple();
+    let share = job.recipe.validation.as_ref().map_or(0.0, |v| v.share);
+    let set = crate::data::Set::open(&job.recipe.data, &job.resolved.base_dir, native.resolution_px, step as u32, share)?;
+    if share > 0.0 && set.held_out.is_empty() {
+        bail!(
+            "validation.share = {share} holds out none of {} pictures: raise it, or leave the table out",
+            set.report.found - set.report.skipped.len()
+        );
+    }
+    Ok(set)
+}

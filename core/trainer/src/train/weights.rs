@@ -1,0 +1,180 @@
+//! What a run trains: the tensors with their groups, the adapters they belong to, and their average.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor, Var, bail};
+use sconce_nn::rng::Stream;
+use sconce_nn::{Store, inplace};
+use sconce_sdk::EmaStrategy;
+
+use crate::adapter::{Adapter, Attached, Saved};
+use crate::optimizer::Trained;
+use crate::recipe::Recipe;
+
+/// The trained tensors, in one order for the whole run.
+pub struct Weights {
+    /// One each.
+    pub params: Vec<Trained>,
+    /// The adapters that they belong to; none in a full fine-tune.
+    pub adapters: Vec<Attached>,
+    /// Their average, if the recipe keeps one.
+    pub average: Option<Vec<Var>>,
+}
+
+impl Weights {
+    /// Makes the recipe's components train, or puts its adapter on them.
+    pub fn prepare(recipe: &Recipe, stores: &[Arc<Store>]) -> Result<Self> {
+        let mut adapters = Vec::new();
+        let mut params = Vec::new();
+        for (component, &lr_factor) in &components(recipe) {
+            let Some(store) = stores.iter().find(|s| s.component() == component) else {
+                let names: Vec<&str> = stores.iter().map(|s| s.component()).collect();
+                bail!("train.components: this model has no `{component}`, it has {}", names.join(", "));
+            };
+            match &recipe.adapter {
+                None => params.extend(full(store, lr_factor)?),
+                Some(adapter) => {
+                    let (attached, trained) = adapted(&**adapter, store, lr_factor, recipe.train.seed)?;
+                    adapters.extend(attached);
+                    params.extend(trained);
+                }
+            }
+        }
+        if params.is_empty() {
+            let targets = recipe.adapter.as_ref().map(|a| a.targets().join(", ")).unwrap_or_default();
+            bail!("nothing trains: no layer of the components matches adapter.targets = {targets}");
+        }
+        let keeps = recipe.ema.decay(0, 1).is_some();
+        let copy = |p: &Trained| Var::from_tensor(&p.var.as_tensor().detach().copy()?);
+        let average = if keeps { Some(params.iter().map(copy).collect::<Result<_>>()?) } else { None };
+        Ok(Self { params, adapters, average })
+    }
+
+    /// The number of scalars that train.
+    pub fn elements(&self) -> usize {
+        self.params.iter().map(|p| p.var.elem_count()).sum()
+    }
+
+    /// Moves the average after a step.
+    pub fn follow(&self, ema: &dyn EmaStrategy, images_seen: u64, batch: u64) -> Result<()> {
+        let (Some(average), Some(decay)) = (&self.average, ema.decay(images_seen, batch)) else { return Ok(()) };
+        for (a, p) in average.iter().zip(&self.params) {
+            inplace::lerp(a, &p.var.as_tensor().detach(), 1.0 - decay)?;
+        }
+        Ok(())
+    }
+
+    /// Runs `f` with the average in the weights' place, where one is kept.
+    pub fn with_average<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        let Some(average) = &self.average else { return f() };
+        let kept: Vec<Tensor> = self.params.iter().map(|p| p.var.as_tensor().detach().copy()).collect::<Result<_>>()?;
+        for (a, p) in average.iter().zip(&self.params) {
+            p.var.set(&a.as_tensor().detach())?;
+        }
+        let result = f();
+        for (k, p) in kept.iter().zip(&self.params) {
+            p.var.set(k)?;
+        }
+        result
+    }
+
+    /// The values by component and parameter name, for saving a full fine-tune. Call under [`Weights::with_average`].
+    pub fn by_component(&self) -> BTreeMap<String, BTreeMap<String, Tensor>> {
+        let mut out: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
+        for p in &self.params {
+            if let Some((component, name)) = p.name.split_once('/') {
+                let value = p.var.as_tensor().detach();
+                out.entry(component.to_owned()).or_default().insert(name.to_owned(), value);
+            }
+        }
+        out
+    }
+
+    /// The adapters' values, for saving. Call under [`Weights::with_average`].
+    pub fn saved_adapters(&self) -> Vec<Saved> {
+        let value = |a: &Attached| Saved {
+            component: a.component.clone(),
+            path: a.path.clone(),
+            tensors: a.params.iter().map(|(k, p)| (k.clone(), p.tensor().detach())).collect(),
+            constants: a.constants.clone(),
+        };
+        self.adapters.iter().map(value).collect()
+    }
+}
+
+/// What trains, with each component's factor on the learning rate.
+fn components(recipe: &Recipe) -> BTreeMap<String, f64> {
+    if recipe.train.components.is_empty() {
+        let component = match recipe.train.task {
+            crate::recipe::Task::Denoiser => "unet",
+            crate::recipe::Task::Autoencoder => "vae",
+        };
+        return BTreeMap::from([(component.to_owned(), 1.0)]);
+    }
+    recipe.train.components.clone()
+}
+
+fn full(store: &Arc<Store>, lr_factor: f64) -> Result<Vec<Trained>> {
+    let trained = |p: sconce_nn::Param| {
+        let var = p.train()?;
+        let decays = var.rank() > 1;
+        Ok(Trained { name: format!("{}/{}", store.component(), p.name()), var, lr_factor, decays })
+    };
+    store.params().into_iter().map(trained).collect()
+}
+
+fn adapted(
+    adapter: &dyn Adapter,
+    store: &Arc<Store>,
+    lr_factor: f64,
+    seed: u64,
+) -> Result<(Vec<Attached>, Vec<Trained>)> {
+    let (mut all, mut trained) = (Vec::new(), Vec::new());
+    let component = store.component();
+    for layer in store.layers() {
+        let path = format!("{component}.{}", layer.path());
+        if !adapter.targets().iter().any(|t| matches(t, &path)) {
+            continue;
+        }
+        let attached = adapter.build(component, &layer, &Stream::new(seed, &format!("adapter {path}")))?;
+        for param in attached.params.values() {
+            let name = format!("{component}/{}", param.name());
+            trained.push(Trained { name, var: param.train()?, lr_factor, decays: true });
+        }
+        layer.attach(attached.layer.clone());
+        all.push(attached);
+    }
+    Ok((all, trained))
+}
+
+/// True if `path` is `pattern` with any text for each `*`.
+pub(crate) fn matches(pattern: &str, path: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = path.strip_prefix(parts.next().unwrap_or("")) else { return false };
+    let Some(last) = pattern.rsplit('*').next().filter(|_| pattern.contains('*')) else { return rest.is_empty() };
+    let middle: Vec<&str> = parts.collect();
+    for part in &middle[..middle.len() - 1] {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn stars_stand_for_any_text() {
+        let path = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q";
+        for yes in ["*", "unet.*", "*.to_q", "unet.*.attn*.to_q", "*attn1*", path] {
+            assert!(matches(yes, path), "{yes}");
+        }
+        for no in ["", "unet", "*.to_k", "vae.*", "unet.*.attn2.to_q", "unet.down_blocks"] {
+            assert!(!matches(no, path), "{no}");
+        }
+    }
+}
