@@ -1,0 +1,161 @@
+//! Stable Diffusion 1, 2 and XL as model families: how a folder is known to be one, and how it is loaded.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, bail};
+use schemars::JsonSchema;
+use sconce_core::model::{Autoencoder, Backbone, Family, LoadOptions, Model, Native};
+use sconce_nn::Store;
+use sconce_nn::store::Source;
+use sconce_sdk::register;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::native;
+use super::save::SdModel;
+use super::unet::{self, UNet};
+use crate::diffusers::{self, read_json};
+use crate::text::SdConditioner;
+use crate::text::clip::{ClipText, Config as TextConfig, Head};
+use crate::vae::{self, kl::{self, AutoencoderKl}, tiny::AutoencoderTiny};
+
+/// What tells a family from the others.
+pub struct Rule {
+    /// Its name.
+    pub name: &'static str,
+    /// How it is known.
+    pub evidence: &'static str,
+    /// Side of the training pictures, where the config does not say.
+    pub resolution_px: u32,
+}
+
+/// One CLIP-L text encoder.
+const SD1: Rule = Rule {
+    name: "sd1",
+    evidence: "unet/config.json: no addition_embed_type; text_encoder/config.json: hidden_act = quick_gelu, as CLIP-L has",
+    resolution_px: 512,
+};
+
+/// One OpenCLIP-H text encoder.
+const SD2: Rule = Rule {
+    name: "sd2",
+    evidence: "unet/config.json: no addition_embed_type; text_encoder/config.json: hidden_act = gelu, as OpenCLIP has",
+    resolution_px: 768,
+};
+
+/// Two text encoders, and the pictures' geometry as a condition.
+const SDXL: Rule = Rule {
+    name: "sdxl",
+    evidence: "unet/config.json: addition_embed_type = text_time; text_encoder and text_encoder_2 are there",
+    resolution_px: 1024,
+};
+
+/// The family of a diffusers folder; `None` where it is none of these.
+fn family_of(dir: &Path) -> Result<Option<&'static Rule>> {
+    if ["model_index.json", "unet/config.json", "text_encoder/config.json"].iter().any(|file| !dir.join(file).is_file()) {
+        return Ok(None);
+    }
+    let unet = diffusers::config(&dir.join("unet"))?;
+    let word = |json: &serde_json::Map<String, Value>, field| json.get(field).and_then(Value::as_str).map(str::to_owned);
+    if word(&unet, "_class_name").is_some_and(|class| class != "UNet2DConditionModel") {
+        return Ok(None);
+    }
+    let second = dir.join("text_encoder_2/config.json").is_file();
+    let text = diffusers::config(&dir.join("text_encoder"))?;
+    // The activation of CLIP-L is also what the format stands for where it says none.
+    let activation = word(&text, "hidden_act").unwrap_or_else(|| "quick_gelu".to_owned());
+    Ok(match (word(&unet, "addition_embed_type").as_deref(), second, activation.as_str()) {
+        (Some("text_time"), true, _) => Some(&SDXL),
+        (None, false, "quick_gelu") => Some(&SD1),
+        (None, false, "gelu") => Some(&SD2),
+        _ => None,
+    })
+}
+
+fn sizes(dir: &Path) -> Result<BTreeMap<String, usize>> {
+    let stores = shapes(dir)?;
+    Ok(stores.into_iter().map(|store| (store.component().to_owned(), store.elements())).collect())
+}
+
+/// Every component's parameters without their values.
+fn shapes(dir: &Path) -> Result<Vec<Arc<Store>>> {
+    let empty = |component: &str| Store::new(component, Source::Shapes, DType::F32, &Device::Cpu);
+    let mut stores = Vec::new();
+    for (component, head) in [("text_encoder", Head::None), ("text_encoder_2", Head::Projection)] {
+        let folder = dir.join(component);
+        if folder.is_dir() {
+            stores.push(ClipText::new(&empty(component), TextConfig::read(&folder)?, head, 0)?.store().clone());
+        }
+    }
+    stores.push(UNet::new(empty("unet"), unet::Config::read(&dir.join("unet"))?, 1000)?.store().clone());
+    let folder = dir.join("vae");
+    stores.push(match diffusers::config(&folder)?.get("_class_name").and_then(Value::as_str) {
+        Some("AutoencoderTiny") => AutoencoderTiny::shapes(&folder)?,
+        _ => AutoencoderKl::new(&empty("vae"), kl::Config::read(&folder)?)?.store().clone(),
+    });
+    Ok(stores)
+}
+
+fn load(dir: &Path, rule: &'static Rule, options: &LoadOptions) -> Result<Box<dyn Model>> {
+    if family_of(dir)?.is_none_or(|found| found.name != rule.name) {
+        bail!("{}: this is no folder of the family {}", dir.display(), rule.name);
+    }
+    let native = native::read(dir, rule)?;
+    let scheduler = read_json(&dir.join(native::SCHEDULER))?;
+    let steps = scheduler.get("num_train_timesteps").and_then(Value::as_u64).unwrap_or(1000);
+    let unet = UNet::load(&dir.join("unet"), steps as usize, options)?;
+    let autoencoder = vae::load(&dir.join("vae"), options)?;
+    if unet.config().in_channels != autoencoder.channels() {
+        bail!(
+            "{}: the UNet takes {} channels and the autoencoder's latents have {}: inpainting, depth and \
+             picture-to-picture models are not supported",
+            dir.display(),
+            unet.config().in_channels,
+            autoencoder.channels()
+        );
+    }
+    let conditioner = SdConditioner::load(dir, options)?;
+    Ok(Box::new(SdModel { dir: dir.to_owned(), native, scheduler, backbone: Arc::new(unet), conditioner, autoencoder }))
+}
+
+macro_rules! families {
+    ($($(#[$doc:meta])* $name:ident, $rule:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {}
+
+        impl Family for $name {
+            fn detect(&self, path: &Path) -> Result<bool> {
+                Ok(family_of(path)?.is_some_and(|rule| rule.name == $rule.name))
+            }
+
+            fn native(&self, path: &Path) -> Result<Native> {
+                native::read(path, &$rule)
+            }
+
+            fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>> {
+                sizes(path)
+            }
+
+            fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
+                load(path, &$rule, options)
+            }
+        }
+    )*};
+}
+
+families! {
+    /// Stable Diffusion 1.x: a UNet with one CLIP-L text encoder (Rombach et al. 2022).
+    Sd1, SD1;
+    /// Stable Diffusion 2.x: a UNet with one OpenCLIP-H text encoder.
+    Sd2, SD2;
+    /// Stable Diffusion XL: a UNet with two text encoders and the pictures' geometry as a condition (Podell et al. 2023).
+    Sdxl, SDXL;
+}
+
+register!(Family, "sd1", Sd1, aliases = ["sd15", "sd1.5"]);
+register!(Family, "sd2", Sd2, aliases = ["sd21", "sd2.1"]);
+register!(Family, "sdxl", Sdxl);

@@ -1,0 +1,238 @@
+//! What a diffusers folder says about how its model was trained and is to be sampled: `scheduler/scheduler_config.json`
+//! and the pictures' size, as recipe tables, each with the place it was read from. A field left out of the file has
+//! diffusers' default, which differs from class to class, and the evidence says so.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{Error, Result, bail};
+use sconce_core::model::Native;
+use serde_json::{Map, Value, json};
+
+use super::family::Rule;
+use crate::diffusers::{self, read_json};
+
+/// The scheduler's file in a model folder.
+pub const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// A scheduler class of diffusers: what it does where its config leaves a field out, and which solver it is.
+pub struct Class {
+    /// Its name in `_class_name`.
+    pub name: &'static str,
+    /// The solver that is it, or that stands for it.
+    pub solver: &'static str,
+    /// Whether the solver is this class, or only stands for it.
+    pub same: bool,
+    /// Whether it has `rescale_betas_zero_snr`.
+    pub zero_terminal: bool,
+    beta_schedule: &'static str,
+    betas: [f64; 2],
+    spacing: &'static str,
+    /// Default of `set_alpha_to_one`, where it has the field.
+    to_one: Option<bool>,
+}
+
+const fn ddim(name: &'static str) -> Class {
+    Class {
+        name,
+        solver: "ddim",
+        same: false,
+        zero_terminal: true,
+        beta_schedule: "linear",
+        betas: [0.0001, 0.02],
+        spacing: "leading",
+        to_one: None,
+    }
+}
+
+const fn sigmas(name: &'static str, solver: &'static str) -> Class {
+    Class { solver, spacing: "linspace", ..ddim(name) }
+}
+
+/// The classes whose defaults are known; of those with one solver, the first is how that solver is saved.
+pub const CLASSES: [Class; 16] = [
+    Class { same: true, to_one: Some(true), ..ddim("DDIMScheduler") },
+    Class { zero_terminal: false, to_one: Some(false), ..ddim("PNDMScheduler") },
+    ddim("DDPMScheduler"),
+    Class { same: true, ..sigmas("EulerDiscreteScheduler", "euler") },
+    Class { same: true, ..sigmas("EulerAncestralDiscreteScheduler", "euler-ancestral") },
+    Class { same: true, zero_terminal: false, betas: [0.00085, 0.012], ..sigmas("HeunDiscreteScheduler", "heun") },
+    Class { same: true, ..sigmas("DPMSolverMultistepScheduler", "dpmpp-2m") },
+    sigmas("UniPCMultistepScheduler", "dpmpp-2m"),
+    Class { zero_terminal: false, ..sigmas("DPMSolverSinglestepScheduler", "dpmpp-2m") },
+    Class { zero_terminal: false, ..sigmas("DEISMultistepScheduler", "dpmpp-2m") },
+    Class { zero_terminal: false, ..sigmas("LMSDiscreteScheduler", "euler") },
+    Class { zero_terminal: false, betas: [0.00085, 0.012], ..sigmas("KDPM2DiscreteScheduler", "heun") },
+    Class { zero_terminal: false, betas: [0.00085, 0.012], ..sigmas("KDPM2AncestralDiscreteScheduler", "euler-ancestral") },
+    Class { beta_schedule: "scaled_linear", betas: [0.00085, 0.012], to_one: Some(true), ..ddim("LCMScheduler") },
+    Class { beta_schedule: "scaled_linear", betas: [0.00085, 0.012], to_one: Some(true), ..ddim("TCDScheduler") },
+    Class { same: true, zero_terminal: false, ..sigmas(FLOW, "euler") },
+];
+
+/// The scheduler of rectified flow.
+pub const FLOW: &str = "FlowMatchEulerDiscreteScheduler";
+
+/// Fields of the file as they are asked for, with a note of each.
+struct Facts<'a> {
+    class: &'static Class,
+    fields: &'a Map<String, Value>,
+    notes: Vec<String>,
+}
+
+impl Facts<'_> {
+    fn get(&mut self, field: &str, default: impl Into<Value>) -> Value {
+        let (value, whence) = match self.fields.get(field).filter(|value| !value.is_null()) {
+            Some(value) => (value.clone(), String::new()),
+            None => (default.into(), format!(" (left out: the default of {})", self.class.name)),
+        };
+        let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        self.notes.push(format!("{field} = {shown}{whence}"));
+        value
+    }
+
+    fn word(&mut self, field: &str, default: &str) -> Result<String> {
+        match self.get(field, default) {
+            Value::String(word) => Ok(word),
+            other => bail!("{SCHEDULER}: `{field}` is {other}, expected a word"),
+        }
+    }
+
+    fn flag(&mut self, field: &str) -> bool {
+        // Silence means no; what is noted is what differs.
+        let on = self.fields.get(field).and_then(Value::as_bool).unwrap_or(false);
+        if on {
+            self.notes.push(format!("{field} = true"));
+        }
+        on
+    }
+
+    fn evidence(&mut self) -> String {
+        format!("{SCHEDULER}: {}", std::mem::take(&mut self.notes).join(", "))
+    }
+}
+
+/// What the folder says.
+pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
+    let path = dir.join(SCHEDULER);
+    let fields = read_json(&path)?;
+    let name = fields.get("_class_name").and_then(Value::as_str).unwrap_or_default();
+    let Some(class) = CLASSES.iter().find(|class| class.name == name) else {
+        let known: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
+        bail!("{}: `_class_name` = {name:?} is not supported; there are: {}", path.display(), known.join(", "));
+    };
+    let mut facts = Facts { class, fields: &fields, notes: Vec::new() };
+    let mut evidence = BTreeMap::new();
+    let mut say = |field: &str, why: String| _ = evidence.insert(field.to_owned(), why);
+
+    let schedule = schedule(&mut facts).map_err(|e| Error::Msg(format!("{}: {e}", dir.display())))?;
+    say("schedule", facts.evidence());
+    let objective = objective(&mut facts)?;
+    say("objective", facts.evidence());
+    let spacing = spacing(&mut facts)?;
+    say("spacing", facts.evidence());
+    let solver = solver(&mut facts);
+    say("solver", facts.evidence());
+    let (resolution_px, why) = resolution(dir, rule)?;
+    say("resolution_px", why);
+    say("family", rule.evidence.to_owned());
+    Ok(Native { family: rule.name.to_owned(), schedule, objective, spacing, solver, resolution_px, evidence })
+}
+
+fn schedule(facts: &mut Facts) -> Result<Value> {
+    if facts.class.name == FLOW {
+        return Ok(json!({ "type": "rectified-flow", "shift": facts.get("shift", 1.0) }));
+    }
+    if facts.flag("use_flow_sigmas") {
+        return Ok(json!({ "type": "rectified-flow", "shift": facts.get("flow_shift", 1.0) }));
+    }
+    if facts.fields.get("trained_betas").is_some_and(|betas| !betas.is_null()) {
+        bail!("{SCHEDULER}: `trained_betas` are not supported, only `beta_schedule`");
+    }
+    if facts.fields.get("timestep_type").is_some_and(|kind| kind == "continuous") {
+        bail!("{SCHEDULER}: `timestep_type` = \"continuous\" is not supported, only \"discrete\"");
+    }
+    let [start, end] = facts.class.betas;
+    let kind = facts.word("beta_schedule", facts.class.beta_schedule)?;
+    let mut betas = || (facts.get("beta_start", start), facts.get("beta_end", end));
+    let mut table = match kind.as_str() {
+        "scaled_linear" | "linear" => {
+            let (start, end) = betas();
+            json!({ "type": kind.replace('_', "-"), "beta_start": start, "beta_end": end })
+        }
+        "squaredcos_cap_v2" => json!({ "type": "cosine" }),
+        other => bail!("{SCHEDULER}: `beta_schedule` = {other:?} is not supported"),
+    };
+    table["steps"] = facts.get("num_train_timesteps", 1000);
+    Ok(match facts.class.zero_terminal && facts.flag("rescale_betas_zero_snr") {
+        true => json!({ "type": "zero-terminal", "of": table }),
+        false => table,
+    })
+}
+
+fn objective(facts: &mut Facts) -> Result<Value> {
+    if facts.class.name == FLOW {
+        facts.notes.push(format!("_class_name = {FLOW}"));
+        return Ok(json!({ "type": "flow" }));
+    }
+    let name = match facts.word("prediction_type", "epsilon")?.as_str() {
+        "epsilon" => "epsilon",
+        "v_prediction" => "v",
+        "sample" => "x0",
+        "flow_prediction" => "flow",
+        other => bail!("{SCHEDULER}: `prediction_type` = {other:?} is not supported"),
+    };
+    Ok(json!({ "type": name }))
+}
+
+fn spacing(facts: &mut Facts) -> Result<Value> {
+    let mut table = match facts.flag("use_karras_sigmas") {
+        true => json!({ "type": "karras" }),
+        false => match facts.word("timestep_spacing", facts.class.spacing)?.as_str() {
+            "leading" => json!({ "type": "leading", "steps_offset": facts.get("steps_offset", 0) }),
+            kind @ ("trailing" | "linspace") => json!({ "type": kind }),
+            other => bail!("{SCHEDULER}: `timestep_spacing` = {other:?} is not supported"),
+        },
+    };
+    for other in ["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"] {
+        if facts.flag(other) {
+            bail!("{SCHEDULER}: `{other}` = true is not supported");
+        }
+    }
+    if facts.fields.get("final_sigmas_type").is_some_and(|kind| kind == "sigma_min") {
+        facts.notes.push("final_sigmas_type = sigma_min".to_owned());
+        table["last"] = json!("first-point");
+    }
+    Ok(table)
+}
+
+fn solver(facts: &mut Facts) -> Value {
+    let Class { name, solver, same, .. } = facts.class;
+    facts.notes.push(match same {
+        true => format!("_class_name = {name}"),
+        false => format!("_class_name = {name}, for which {solver} stands"),
+    });
+    let mut table = json!({ "type": solver });
+    if let Some(default) = facts.class.to_one {
+        if facts.get("set_alpha_to_one", default) == json!(false) {
+            table["last"] = json!("first-point");
+        }
+    }
+    table
+}
+
+/// The side of the training pictures, and how it is known.
+fn resolution(dir: &Path, rule: &Rule) -> Result<(u32, String)> {
+    let unet = diffusers::config(&dir.join("unet"))?;
+    let vae = diffusers::config(&dir.join("vae"))?;
+    let levels = ["block_out_channels", "encoder_block_out_channels"].iter().find_map(|field| vae.get(*field)?.as_array());
+    let factor = 1 << levels.map_or(1, Vec::len).saturating_sub(1).min(16);
+    let size = match unet.get("sample_size") {
+        Some(Value::Array(sides)) => sides.iter().filter_map(Value::as_u64).max(),
+        Some(side) => side.as_u64(),
+        None => None,
+    };
+    Ok(match size.and_then(|side| u32::try_from(side).ok()) {
+        Some(side) => (side.saturating_mul(factor), format!("unet/config.json: sample_size = {side}, times {factor}")),
+        None => (rule.resolution_px, format!("unet/config.json has no sample_size: the rule of {}", rule.name)),
+    })
+}
