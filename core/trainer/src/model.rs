@@ -193,6 +193,11 @@ pub trait Family: Send + Sync {
     fn native(&self, path: &Path) -> Result<Native>;
     /// The number of scalars of each component, without touching weights: for the estimate of memory.
     fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>>;
+    /// Picture sides must be multiples of this, in pixels, without touching weights. 64 is right for every denoiser of up
+    /// to three halvings on latents of an eighth of the picture's side.
+    fn side_multiple_px(&self, _path: &Path) -> Result<u32> {
+        Ok(64)
+    }
     /// Loads it.
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>>;
 }

@@ -365,7 +365,6 @@ impl Reader {
     }
 
     /// `Some(None)`: there is no such table. `None`: there is, and it is wrong.
-    #[expect(clippy::option_option)]
     fn optional<T: DeserializeOwned + Serialize + JsonSchema>(&mut self, path: &str) -> Option<Option<T>> {
         debug_assert!(OPTIONAL.contains(&path));
         if self.merged.contains_key(path) { self.table(path).map(Some) } else { Some(None) }
@@ -410,7 +409,9 @@ fn complete(recipe: &mut Recipe, native: &Native, origins: &mut BTreeMap<String,
             }
         }
     }
-    let starts_at_noise = || recipe.sampling.spacing.levels(&*recipe.schedule, 10).first().is_some_and(|l| l.t >= 1.0);
+    let sampling = &recipe.sampling;
+    let levels = || sampling.solver.levels(&*sampling.spacing, &*recipe.schedule, sampling.steps.max(1));
+    let starts_at_noise = || levels().first().is_some_and(|l| l.t >= 1.0 - 1e-9);
     let own =
         origins.iter().filter(|(p, _)| p.starts_with("sampling.spacing")).all(|(_, o)| matches!(o, Origin::Native(_)));
     if own

@@ -1,0 +1,177 @@
+//! What a recipe means, told before anything is loaded: the noise, what the loss weighs, the pictures, the memory, and
+//! every reason why the run would not do what its author wants. Computed from the plugins' own numbers, never from
+//! their names.
+
+mod data;
+mod memory;
+mod noise;
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::recipe::{Resolved, Task};
+
+/// One line of the explanation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fact {
+    /// What it is about.
+    pub topic: &'static str,
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub value: Value,
+}
+
+/// A reason to think again, or to stop.
+#[derive(Clone, Debug, Serialize)]
+pub struct Note {
+    /// A stable word for scripts.
+    pub id: &'static str,
+    /// What is wrong, and why it matters.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// The explanation of a recipe.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// The recipe's name.
+    pub name: String,
+    /// What it means.
+    pub facts: Vec<Fact>,
+    /// What is probably not meant.
+    pub warnings: Vec<Note>,
+    /// What cannot work: such a run does not start.
+    pub refusals: Vec<Note>,
+}
+
+impl Report {
+    fn fact(&mut self, topic: &'static str, text: String, value: Value) {
+        self.facts.push(Fact { topic, text, value });
+    }
+
+    fn warn(&mut self, id: &'static str, message: String, help: impl Into<String>) {
+        self.warnings.push(Note { id, message, help: help.into() });
+    }
+
+    fn refuse(&mut self, id: &'static str, message: String, help: impl Into<String>) {
+        self.refusals.push(Note { id, message, help: help.into() });
+    }
+}
+
+/// Explains a resolved recipe: reads configs and the headers of pictures, no weights.
+pub fn explain(resolved: &Resolved) -> Report {
+    let mut report = without_pictures(resolved);
+    data::explain(resolved, &mut report);
+    report
+}
+
+/// [`explain`] without a look at the pictures: what a run asks before it starts.
+pub fn without_pictures(resolved: &Resolved) -> Report {
+    let mut report = Report { name: resolved.name.clone(), ..Report::default() };
+    model(resolved, &mut report);
+    if resolved.recipe.train.task == Task::Denoiser {
+        noise::explain(resolved, &mut report);
+    }
+    run(resolved, &mut report);
+    memory::explain(resolved, &mut report);
+    report
+}
+
+fn model(resolved: &Resolved, report: &mut Report) {
+    let (native, model) = (&resolved.native, &resolved.recipe.model);
+    let start = model.random_seed.map_or(String::new(), |seed| format!(", starting from nothing (seed {seed})"));
+    report.fact(
+        "model",
+        format!("{} in {}{start}, {} px, computed in {}", native.family, model.path, native.resolution_px, word(model.dtype)),
+        json!({ "family": native.family, "path": model.path, "resolution_px": native.resolution_px, "dtype": model.dtype,
+                "random_seed": model.random_seed }),
+    );
+    for (what, table) in [
+        ("schedule", &native.schedule),
+        ("objective", &native.objective),
+        ("spacing", &native.spacing),
+        ("solver", &native.solver),
+    ] {
+        let evidence = native.evidence.get(what).map_or("the family's rule", String::as_str);
+        let text = format!("{what} {} ({evidence})", short(table));
+        report.fact("checkpoint", text, json!({ "of": what, "table": table, "evidence": evidence }));
+    }
+}
+
+fn run(resolved: &Resolved, report: &mut Report) {
+    let recipe = &resolved.recipe;
+    let (train, batch) = (&recipe.train, recipe.data.batch * recipe.train.accumulate);
+    let updates = train.images.div_ceil(batch as u64);
+    let parts: Vec<String> = match train.task {
+        Task::Autoencoder => vec!["the autoencoder".into()],
+        Task::Denoiser => train.components.iter().map(|(name, rate)| format!("{name} at {rate} of the rate")).collect(),
+    };
+    let how = recipe.adapter.as_ref().map_or("in full".to_owned(), |a| format!("by {}", short(&a.table())));
+    report.fact(
+        "trains",
+        format!("{} {how}", parts.join(", ")),
+        json!({ "task": train.task, "components": train.components, "adapter": recipe.adapter }),
+    );
+    report.fact(
+        "run",
+        format!("{} images: {updates} updates of {batch}, seed {}", train.images, train.seed),
+        json!({ "images": train.images, "updates": updates, "images_per_update": batch, "seed": train.seed }),
+    );
+    let lr = recipe.optimizer.lr();
+    let at = |share: f64| lr * recipe.lr.factor((share * train.images as f64) as u64, train.images);
+    let top = (0..=100).map(|i| at(f64::from(i) / 100.0)).fold(0.0, f64::max);
+    report.fact(
+        "optimizer",
+        format!("{}; rate {:.2e} at the start, {top:.2e} at most, {:.2e} at the end", short(&recipe.optimizer.table()), at(0.0), at(1.0)),
+        json!({ "optimizer": recipe.optimizer, "lr": recipe.lr, "first": at(0.0), "largest": top, "last": at(1.0) }),
+    );
+    if let Some(decay) = recipe.ema.decay(train.images, batch as u64) {
+        let text = format!("{}: decay {decay:.6} an update at the end", short(&recipe.ema.table()));
+        report.fact("average", text, json!({ "ema": recipe.ema, "last_decay": decay }));
+    }
+    if train.components.values().all(|rate| *rate == 0.0) && train.task == Task::Denoiser {
+        report.refuse("nothing-trains", "no component trains: every factor in train.components is 0".into(), "give one a factor above 0");
+    }
+}
+
+/// A plugin's table in one line: `min-snr { gamma = 5.0 }`.
+fn short(table: &Value) -> String {
+    let fields = |map: &serde_json::Map<String, Value>| -> Vec<String> {
+        map.iter().filter(|(k, v)| *k != "type" && !v.is_null()).map(|(k, v)| format!("{k} = {}", short(v))).collect()
+    };
+    match table {
+        Value::Object(map) => {
+            let name = map.get("type").and_then(Value::as_str).unwrap_or_default();
+            match fields(map).join(", ") {
+                fields if fields.is_empty() => name.to_owned(),
+                fields => format!("{name} {{ {fields} }}").trim_start().to_owned(),
+            }
+        }
+        Value::String(text) if text.contains(char::is_whitespace) => format!("\"{text}\""),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn word(value: impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "recipe      {}", self.name)?;
+        for fact in &self.facts {
+            writeln!(f, "{:<11} {}", fact.topic, fact.text.replace('\n', "\n            "))?;
+        }
+        for (word, notes) in [("warning", &self.warnings), ("refused", &self.refusals)] {
+            for note in notes {
+                writeln!(f, "\n{word}: {}\n  help: {}", note.message, note.help)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! What the folders of pictures hold, as the run will see them.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::Report;
+use crate::data::Set;
+use crate::recipe::Resolved;
+
+pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
+    let (recipe, native) = (&resolved.recipe, &resolved.native);
+    let share = recipe.validation.as_ref().map_or(0.0, |v| v.share);
+    let opened = resolved
+        .family
+        .side_multiple_px(&resolved.model_dir)
+        .and_then(|step| Set::open(&recipe.data, Path::new(""), native.resolution_px, step, share));
+    let set = match opened {
+        Ok(set) => set.report,
+        Err(e) => return report.refuse("no-pictures", e.to_string(), "see data.source in the recipe"),
+    };
+    let passes = recipe.train.images as f64 / set.training as f64;
+    let buckets: serde_json::Map<_, _> = set.buckets.iter().map(|((h, w), n)| (format!("{w}x{h}"), json!(n))).collect();
+    report.fact(
+        "pictures",
+        format!("{}\n{passes:.1} passes over them", set.to_string().trim_end()),
+        json!({ "found": set.found, "training": set.training, "held_out": set.held_out, "passes": passes, "buckets": buckets,
+                "cropped": set.cropped, "largest_crop": set.largest_crop, "enlarged": set.enlarged,
+                "uncaptioned": set.uncaptioned, "skipped": set.skipped.iter().map(|s| json!({ "path": s.path, "why": s.why })).collect::<Vec<_>>() }),
+    );
+    let share_skipped = set.skipped.len() as f64 / set.found.max(1) as f64;
+    if share_skipped > 0.1 {
+        report.warn("many-skipped", format!("{} of {} pictures are not used", set.skipped.len(), set.found), "the list above says why each");
+    }
+}

@@ -1,0 +1,311 @@
+//! What the schedule, the objective, the weighting and the spacing mean together.
+
+use sconce_sdk::{Choice, Kind, Noise, Objective, Schedule, registry};
+use serde_json::json;
+
+use super::{Report, short};
+use crate::recipe::Resolved;
+use crate::step::Process;
+
+/// Quantiles that stand for the timestep distribution.
+const DRAWS: usize = 10_000;
+/// Where the noisy end begins: 900 of 1000.
+const NOISY: f64 = 0.9;
+/// Recovery of x0 with coefficients above this divides by nothing.
+const BLOWS_UP: f64 = 1e6;
+
+pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
+    let recipe = &resolved.recipe;
+    let process = Process {
+        schedule: &*recipe.schedule,
+        objective: &*recipe.objective,
+        weighting: &*recipe.weighting,
+        timesteps: &*recipe.timesteps,
+    };
+    ends(resolved, report);
+    let singular = determinant(resolved, &process, report);
+    if !singular {
+        weights(resolved, &process, report);
+    }
+    sampling(resolved, singular, report);
+    if recipe.model.random_seed.is_none() {
+        conversion(resolved, report);
+    }
+}
+
+fn ends(resolved: &Resolved, report: &mut Report) {
+    let schedule = &resolved.recipe.schedule;
+    let first = schedule.grid().map_or(0.0, |n| 1.0 / n as f64);
+    let (low, high) = (schedule.at(first), schedule.at(1.0));
+    report.fact(
+        "schedule",
+        format!(
+            "{}\nSNR {} at t = {first}, {} at t = 1; share of signal left at t = 1: {}",
+            short(&schedule.table()),
+            figure(low.snr()),
+            figure(high.snr()),
+            figure(high.alpha)
+        ),
+        json!({ "table": schedule, "first_t": first, "snr_first": finite(low.snr()), "snr_last": high.snr(), "alpha_last": high.alpha }),
+    );
+    let objective = &resolved.recipe.objective;
+    let pair = |n: &Noise| {
+        let [a, b] = objective.target(n);
+        format!("{} x0 {} {} eps", figure(a), if b < 0.0 { '-' } else { '+' }, figure(b.abs()))
+    };
+    report.fact(
+        "objective",
+        format!("{}: y = {} at t = {first}, {} at t = 1", short(&objective.table()), pair(&low), pair(&high)),
+        json!({ "table": objective, "first": objective.target(&low), "last": objective.target(&high) }),
+    );
+}
+
+/// Refuses where x0 cannot be had from (x_t, y) at a time that is trained on.
+fn determinant(resolved: &Resolved, process: &Process, report: &mut Report) -> bool {
+    let recipe = &resolved.recipe;
+    let edge = f64::from(2.0f32.powi(-24));
+    let quantiles = [edge, 1.0 - edge].into_iter().chain((0..1000).map(|i| (f64::from(i) + 0.5) / 1000.0));
+    let Some(row) = quantiles.map(|u| process.row(u)).find(|row| blows_up(&row.noise, row.target)) else { return false };
+    let [a, b] = row.target;
+    report.refuse(
+        "singular-objective",
+        format!(
+            "the objective `{}` cannot be learned on this schedule: at t = {} there is alpha = {} of the picture and sigma = {} of \
+             noise, and the network would output {} x0 + {} eps there, from which the picture does not follow \
+             (D = alpha b - sigma a = {})",
+            recipe.objective.name(),
+            figure(row.t),
+            figure(row.noise.alpha),
+            figure(row.noise.sigma),
+            figure(a),
+            figure(b),
+            figure(row.noise.determinant(row.target)),
+        ),
+        format!("objectives that this schedule can have: {}; or take a schedule that keeps some signal", fitting(&row.noise).join(", ")),
+    );
+    true
+}
+
+fn blows_up(noise: &Noise, target: [f64; 2]) -> bool {
+    !noise.x0_from(target).iter().all(|c| c.abs() < BLOWS_UP)
+}
+
+fn fitting(noise: &Noise) -> Vec<&'static str> {
+    let all = registry::of_kind(<dyn Objective>::NAME).unwrap_or_default();
+    let fits = |name: &str| Choice::<dyn Objective>::named(name).is_ok_and(|o| !blows_up(noise, o.target(noise)));
+    all.iter().map(|p| p.name).filter(|name| fits(name)).collect()
+}
+
+/// Where the draws and the loss's weight are, by tenths of t.
+fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
+    let (mut draws, mut weight) = ([0.0; 10], [0.0; 10]);
+    let (mut noisy_draws, mut noisy_weight, mut sum, mut bad) = (0.0, 0.0, 0.0, None);
+    for i in 0..DRAWS {
+        let row = process.row((i as f64 + 0.5) / DRAWS as f64);
+        if !(row.weight.is_finite() && row.weight >= 0.0) {
+            bad.get_or_insert(row);
+            continue;
+        }
+        // A grid point closes its tenth: t = 0.9 is the last of the ninth.
+        let tenth = ((row.t * 10.0 - 1e-9).ceil() as usize).clamp(1, 10) - 1;
+        draws[tenth] += 1.0 / DRAWS as f64;
+        weight[tenth] += row.weight;
+        sum += row.weight;
+        if row.t > NOISY + 1e-9 {
+            noisy_draws += 1.0 / DRAWS as f64;
+            noisy_weight += row.weight;
+        }
+    }
+    let recipe = &resolved.recipe;
+    if let Some(row) = bad {
+        report.refuse(
+            "bad-weight",
+            format!("the weighting `{}` gives {} at t = {}", recipe.weighting.name(), row.weight, figure(row.t)),
+            "take another weighting, or timesteps that leave this time out",
+        );
+        return;
+    }
+    if sum == 0.0 {
+        report.refuse("no-weight", format!("the weighting `{}` is 0 everywhere", recipe.weighting.name()), "take another weighting");
+        return;
+    }
+    let share = noisy_weight / sum;
+    let weight = weight.map(|w| w / sum);
+    report.fact(
+        "timesteps",
+        format!("{}: {} over t, {} of the draws above t = {NOISY}", short(&recipe.timesteps.table()), bars(&draws), percent(noisy_draws)),
+        json!({ "table": recipe.timesteps, "by_tenth_of_t": draws, "above_0.9": noisy_draws }),
+    );
+    report.fact(
+        "weighting",
+        format!("{}: {} over t, {} of the loss's weight above t = {NOISY}", short(&recipe.weighting.table()), bars(&weight), percent(share)),
+        json!({ "table": recipe.weighting, "by_tenth_of_t": weight, "above_0.9": share }),
+    );
+    if recipe.schedule.at(1.0).alpha == 0.0 && share < 0.1 * noisy_draws {
+        report.warn(
+            "starved-noise",
+            format!(
+                "the schedule ends in pure noise so that the model can learn to set brightness there, but the weighting `{}` leaves \
+                 {} of the loss's weight on t > {NOISY}, which gets {} of the draws: the model hardly learns what the schedule is for",
+                recipe.weighting.name(),
+                percent(share),
+                percent(noisy_draws)
+            ),
+            format!("weightings that keep half of their share there or more: {}", keeping(process, noisy_draws).join(", ")),
+        );
+    }
+}
+
+/// Weightings that, with their defaults, keep at least half of the draws' share on the noisy end.
+fn keeping(process: &Process, draws: f64) -> Vec<&'static str> {
+    let all = registry::of_kind(<dyn sconce_sdk::Weighting>::NAME).unwrap_or_default();
+    let keeps = |name: &str| {
+        let Ok(weighting) = Choice::<dyn sconce_sdk::Weighting>::named(name) else { return false };
+        let process = Process { weighting: &*weighting, ..*process };
+        let rows = (0..1000).map(|i| process.row((f64::from(i) + 0.5) / 1000.0));
+        let (noisy, sum) = rows.fold((0.0, 0.0), |(noisy, sum), row| {
+            (noisy + if row.t > NOISY + 1e-9 { row.weight } else { 0.0 }, sum + row.weight)
+        });
+        noisy / sum >= 0.5 * draws
+    };
+    all.iter().map(|p| p.name).filter(|name| keeps(name)).collect()
+}
+
+fn sampling(resolved: &Resolved, singular: bool, report: &mut Report) {
+    let (recipe, sampling) = (&resolved.recipe, &resolved.recipe.sampling);
+    let levels = sampling.solver.levels(&*sampling.spacing, &*recipe.schedule, sampling.steps);
+    let (Some(first), [asked @ .., _]) = (levels.first(), levels.as_slice()) else { return };
+    report.fact(
+        "sampling",
+        format!(
+            "{} in {} steps, spaced {}, from t = {} with {} of the signal; guidance {}{}",
+            short(&sampling.solver.table()),
+            sampling.steps,
+            short(&sampling.spacing.table()),
+            figure(first.t),
+            figure(first.noise.alpha),
+            sampling.cfg,
+            if sampling.cfg_rescale > 0.0 { format!(", rescaled by {}", sampling.cfg_rescale) } else { String::new() },
+        ),
+        json!({ "table": sampling, "first_t": first.t, "first_alpha": first.noise.alpha }),
+    );
+    let end = recipe.schedule.at(1.0).alpha;
+    if end == 0.0 && first.t < 1.0 - 1e-9 && first.noise.alpha > 1e-3 {
+        report.warn(
+            "late-start",
+            format!(
+                "the schedule ends in pure noise, but `{}` starts at t = {}, where the model expects {} of the picture: it is given none, \
+                 and brightness stays what it was before training",
+                sampling.spacing.name(),
+                figure(first.t),
+                percent(first.noise.alpha)
+            ),
+            format!("spacings that start at t = 1: {}", starting(resolved).join(", ")),
+        );
+    }
+    let lost = asked.iter().find(|l| blows_up(&l.noise, recipe.objective.target(&l.noise)));
+    if let (Some(level), false) = (lost, singular) {
+        report.refuse(
+            "singular-sampling",
+            format!(
+                "the sampler asks the model at t = {}, where the picture does not follow from an output of the objective `{}`",
+                figure(level.t),
+                recipe.objective.name()
+            ),
+            format!("objectives that can be asked there: {}", fitting(&level.noise).join(", ")),
+        );
+    }
+}
+
+fn starting(resolved: &Resolved) -> Vec<&'static str> {
+    let all = registry::of_kind(<dyn sconce_sdk::Spacing>::NAME).unwrap_or_default();
+    let starts = |name: &str| {
+        let levels = Choice::<dyn sconce_sdk::Spacing>::named(name).map(|s| s.levels(&*resolved.recipe.schedule, 10));
+        levels.is_ok_and(|l| l.first().is_some_and(|l| l.t >= 1.0 - 1e-9))
+    };
+    all.iter().map(|p| p.name).filter(|name| starts(name)).collect()
+}
+
+/// Refuses a checkpoint trained as something else, unless that is said to be meant.
+fn conversion(resolved: &Resolved, report: &mut Report) {
+    let (recipe, native) = (&resolved.recipe, &resolved.native);
+    let evidence = |what: &str| native.evidence.get(what).map_or("the family's rule", String::as_str);
+    let mut differing = Vec::new();
+    match Choice::<dyn Schedule>::from_table(&native.schedule) {
+        Ok(own) if same_schedule(&*own, &*recipe.schedule) => {}
+        Ok(_) => differing.push(("schedule", short(&recipe.schedule.table()), short(&native.schedule))),
+        Err(e) => report.warn("unknown-native", format!("the checkpoint's schedule is not known here: {e}"), "say it in [schedule]"),
+    }
+    match Choice::<dyn Objective>::from_table(&native.objective) {
+        Ok(own) if same_objective(&*own, &*recipe.objective, &*recipe.schedule) => {}
+        Ok(_) => differing.push(("objective", short(&recipe.objective.table()), short(&native.objective))),
+        Err(e) => report.warn("unknown-native", format!("the checkpoint's objective is not known here: {e}"), "say it in [objective]"),
+    }
+    if recipe.model.convert && differing.is_empty() {
+        report.warn(
+            "nothing-converted",
+            "model.convert is true, but schedule and objective are the checkpoint's own: nothing is converted".into(),
+            "remove model.convert, so that it guards against a slip again",
+        );
+    }
+    for (what, ours, theirs) in differing {
+        if recipe.model.convert {
+            let text = format!("{what}: {theirs} -> {ours}");
+            report.fact("converts", text, json!({ "of": what, "from": theirs, "to": ours }));
+            continue;
+        }
+        report.refuse(
+            "not-the-checkpoints-own",
+            format!("the recipe's {what} is {ours}, the checkpoint was trained on {theirs} ({})", evidence(what)),
+            format!("if a conversion is meant, say so: model.convert = true; else remove [{what}]"),
+        );
+    }
+}
+
+fn same_schedule(a: &dyn Schedule, b: &dyn Schedule) -> bool {
+    a.grid() == b.grid()
+        && (0..=50).map(|i| f64::from(i) / 50.0).all(|t| {
+            let (a, b) = (a.at(t), b.at(t));
+            near(a.alpha, b.alpha) && near(a.sigma, b.sigma)
+        })
+}
+
+fn same_objective(a: &dyn Objective, b: &dyn Objective, schedule: &dyn Schedule) -> bool {
+    (1..50).map(|i| schedule.at(f64::from(i) / 50.0)).all(|noise| {
+        let (p, q) = (a.target(&noise), b.target(&noise));
+        near(p[0], q[0]) && near(p[1], q[1]) && near(a.input_scale(&noise), b.input_scale(&noise))
+    })
+}
+
+fn near(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-6 * a.abs().max(b.abs()) + 1e-9
+}
+
+/// Three digits, whatever the size.
+fn figure(x: f64) -> String {
+    match x.abs() {
+        0.0 => "0".into(),
+        a if a.is_infinite() => "infinite".into(),
+        a if !(1e-3..1e5).contains(&a) => format!("{x:.2e}"),
+        a => {
+            let digits = (2 - a.log10().floor() as i32).clamp(0, 6) as usize;
+            let text = format!("{x:.digits$}");
+            if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+        }
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{} %", figure((share * 1e4).round() / 100.0))
+}
+
+fn finite(x: f64) -> Option<f64> {
+    x.is_finite().then_some(x)
+}
+
+fn bars(shares: &[f64; 10]) -> String {
+    const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let top = shares.iter().copied().fold(0.0, f64::max);
+    let bar = |s: &f64| BARS[((s / top * 8.0).ceil() as usize).min(8)];
+    format!("[{}]", shares.iter().map(bar).collect::<String>())
+}
