@@ -2,6 +2,7 @@
 //! family is a plugin of the kind `family`, and nothing outside this crate knows one by name.
 
 pub mod diffusers;
+pub mod lora;
 pub mod sd;
 pub mod text;
 pub mod vae;

@@ -195,7 +195,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     };
     let total = recipe.train.images;
     let drawn = |at: u64| options.out.join("previews").join(format!("{at:09}.png"));
-    let mut look = |task: &mut Box<dyn Task + '_>, logs: &mut Logs, from: u64, to: u64, observer: &mut dyn Observer| {
+    let look = |task: &mut Box<dyn Task + '_>, logs: &mut Logs, from: u64, to: u64, observer: &mut dyn Observer| {
         weights.with_average(|| {
             if recipe.validation.as_ref().is_some_and(|v| due(v.every_images, from, to, total)) {
                 let values = task.validate()?;
