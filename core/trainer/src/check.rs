@@ -126,7 +126,12 @@ fn run(resolved: &Resolved, report: &mut Report) {
     let top = (0..=100).map(|i| at(f64::from(i) / 100.0)).fold(0.0, f64::max);
     report.fact(
         "optimizer",
-        format!("{}; rate {:.2e} at the start, {top:.2e} at most, {:.2e} at the end", short(&recipe.optimizer.table()), at(0.0), at(1.0)),
+        format!(
+            "{}; rate {:.2e} at the start, {top:.2e} at most, {:.2e} at the end",
+            short(&recipe.optimizer.table()),
+            at(0.0),
+            at(1.0)
+        ),
         json!({ "optimizer": recipe.optimizer, "lr": recipe.lr, "first": at(0.0), "largest": top, "last": at(1.0) }),
     );
     if let Some(decay) = recipe.ema.decay(train.images, batch as u64) {
@@ -134,7 +139,11 @@ fn run(resolved: &Resolved, report: &mut Report) {
         report.fact("average", text, json!({ "ema": recipe.ema, "last_decay": decay }));
     }
     if train.components.values().all(|rate| *rate == 0.0) && train.task == Task::Denoiser {
-        report.refuse("nothing-trains", "no component trains: every factor in train.components is 0".into(), "give one a factor above 0");
+        report.refuse(
+            "nothing-trains",
+            "no component trains: every factor in train.components is 0".into(),
+            "give one a factor above 0",
+        );
     }
 }
 

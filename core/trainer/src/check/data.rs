@@ -30,6 +30,10 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     );
     let share_skipped = set.skipped.len() as f64 / set.found.max(1) as f64;
     if share_skipped > 0.1 {
-        report.warn("many-skipped", format!("{} of {} pictures are not used", set.skipped.len(), set.found), "the list above says why each");
+        report.warn(
+            "many-skipped",
+            format!("{} of {} pictures are not used", set.skipped.len(), set.found),
+            "the list above says why each",
+        );
     }
 }

@@ -22,7 +22,11 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     let sizes = match resolved.family.sizes(&resolved.model_dir) {
         Ok(sizes) => sizes,
         Err(e) => {
-            report.warn("no-sizes", format!("the model's sizes cannot be read, so memory is not estimated: {e}"), "check its config.json files");
+            report.warn(
+                "no-sizes",
+                format!("the model's sizes cannot be read, so memory is not estimated: {e}"),
+                "check its config.json files",
+            );
             return;
         }
     };
@@ -31,7 +35,8 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         Task::Denoiser => recipe.train.components.get(name).is_some_and(|rate| *rate > 0.0),
     };
     let compute = DType::from(recipe.model.dtype).size_in_bytes() as f64;
-    let count = |pick: &dyn Fn(&str) -> bool| sizes.iter().filter(|(n, _)| pick(n)).map(|(_, s)| *s as f64).sum::<f64>();
+    let count =
+        |pick: &dyn Fn(&str) -> bool| sizes.iter().filter(|(n, _)| pick(n)).map(|(_, s)| *s as f64).sum::<f64>();
     let (all, adapted) = (count(&|_| true), count(&trains));
     let trained = if recipe.adapter.is_some() { ADAPTER * adapted } else { adapted };
     // Weights that train have f32 masters beside the copy that computes.

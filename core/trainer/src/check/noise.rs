@@ -65,7 +65,9 @@ fn determinant(resolved: &Resolved, process: &Process, report: &mut Report) -> b
     let recipe = &resolved.recipe;
     let edge = f64::from(2.0f32.powi(-24));
     let quantiles = [edge, 1.0 - edge].into_iter().chain((0..1000).map(|i| (f64::from(i) + 0.5) / 1000.0));
-    let Some(row) = quantiles.map(|u| process.row(u)).find(|row| blows_up(&row.noise, row.target)) else { return false };
+    let Some(row) = quantiles.map(|u| process.row(u)).find(|row| blows_up(&row.noise, row.target)) else {
+        return false;
+    };
     let [a, b] = row.target;
     report.refuse(
         "singular-objective",
@@ -126,19 +128,33 @@ fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
         return;
     }
     if sum == 0.0 {
-        report.refuse("no-weight", format!("the weighting `{}` is 0 everywhere", recipe.weighting.name()), "take another weighting");
+        report.refuse(
+            "no-weight",
+            format!("the weighting `{}` is 0 everywhere", recipe.weighting.name()),
+            "take another weighting",
+        );
         return;
     }
     let share = noisy_weight / sum;
     let weight = weight.map(|w| w / sum);
     report.fact(
         "timesteps",
-        format!("{}: {} over t, {} of the draws above t = {NOISY}", short(&recipe.timesteps.table()), bars(&draws), percent(noisy_draws)),
+        format!(
+            "{}: {} over t, {} of the draws above t = {NOISY}",
+            short(&recipe.timesteps.table()),
+            bars(&draws),
+            percent(noisy_draws)
+        ),
         json!({ "table": recipe.timesteps, "by_tenth_of_t": draws, "above_0.9": noisy_draws }),
     );
     report.fact(
         "weighting",
-        format!("{}: {} over t, {} of the loss's weight above t = {NOISY}", short(&recipe.weighting.table()), bars(&weight), percent(share)),
+        format!(
+            "{}: {} over t, {} of the loss's weight above t = {NOISY}",
+            short(&recipe.weighting.table()),
+            bars(&weight),
+            percent(share)
+        ),
         json!({ "table": recipe.weighting, "by_tenth_of_t": weight, "above_0.9": share }),
     );
     if recipe.schedule.at(1.0).alpha == 0.0 && share < 0.1 * noisy_draws {
@@ -234,12 +250,20 @@ fn conversion(resolved: &Resolved, report: &mut Report) {
     match Choice::<dyn Schedule>::from_table(&native.schedule) {
         Ok(own) if same_schedule(&*own, &*recipe.schedule) => {}
         Ok(_) => differing.push(("schedule", short(&recipe.schedule.table()), short(&native.schedule))),
-        Err(e) => report.warn("unknown-native", format!("the checkpoint's schedule is not known here: {e}"), "say it in [schedule]"),
+        Err(e) => report.warn(
+            "unknown-native",
+            format!("the checkpoint's schedule is not known here: {e}"),
+            "say it in [schedule]",
+        ),
     }
     match Choice::<dyn Objective>::from_table(&native.objective) {
         Ok(own) if same_objective(&*own, &*recipe.objective, &*recipe.schedule) => {}
         Ok(_) => differing.push(("objective", short(&recipe.objective.table()), short(&native.objective))),
-        Err(e) => report.warn("unknown-native", format!("the checkpoint's objective is not known here: {e}"), "say it in [objective]"),
+        Err(e) => report.warn(
+            "unknown-native",
+            format!("the checkpoint's objective is not known here: {e}"),
+            "say it in [objective]",
+        ),
     }
     if recipe.model.convert && differing.is_empty() {
         report.warn(

@@ -86,6 +86,8 @@ impl fmt::Display for Fault {
     }
 }
 
+impl std::error::Error for Fault {}
+
 /// Everything found wrong with a recipe.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", lines(.faults))]

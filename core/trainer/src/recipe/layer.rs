@@ -49,11 +49,7 @@ impl Layer {
             let error = ParamError::new("not a field's path").help("write --set table.field=value");
             return Err(Fault::new(origin, path, error));
         }
-        let value = Document::parse("", &format!("v = {text}"), Syntax::Toml)
-            .ok()
-            .filter(|d| d.value.len() == 1)
-            .and_then(|mut d| d.value.remove("v"))
-            .unwrap_or_else(|| Value::String(text.to_owned()));
+        let value = inline(text).unwrap_or_else(|_| Value::String(text.to_owned()));
         let nested = path
             .rsplit('.')
             .fold(value, |value, name| Value::Object(Map::from_iter([(name.trim().to_owned(), value)])));
@@ -106,6 +102,13 @@ impl Provider for &Layer {
         let value = figment::value::Value::serialize(&self.value)?;
         Ok(Profile::Default.collect(value.into_dict().unwrap_or_default()))
     }
+}
+
+/// One TOML value: `5`, `"text"`, `{ type = "karras" }`.
+pub fn inline(text: &str) -> Result<Value, Fault> {
+    let mut document = Document::parse(text, &format!("v = {text}"), Syntax::Toml)?;
+    let value = document.value.remove("v").filter(|_| document.value.is_empty());
+    value.ok_or_else(|| Fault::syntax(text, None, "is not one TOML value"))
 }
 
 /// Merges layers, lowest first. Tables are merged field by field, but one whose `type` is another plugin's replaces

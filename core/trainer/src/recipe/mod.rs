@@ -7,6 +7,7 @@ mod layer;
 mod limits;
 mod native;
 mod resolve;
+mod schema;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ mod write;
 pub use builtin::{BuiltinRecipe, builtins};
 pub use document::{Position, Syntax};
 pub use error::{Blame, Fault, Origin, RecipeError};
+pub use layer::inline;
 pub use native::family;
 pub use resolve::{RecipeSource, Resolved, resolve, resolve_in};
+pub use schema::schema;
 pub use tables::*;

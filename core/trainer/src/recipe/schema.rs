@@ -1,0 +1,95 @@
+//! The JSON Schema of a recipe, for editors: the plain tables from their types, the plugins from the registry.
+
+use std::collections::BTreeMap;
+
+use schemars::schema_for;
+use sconce_sdk::{ParamError, Plugin, registry};
+use serde_json::{Map, Value, json};
+
+use super::layer::OPTIONAL;
+use super::tables::Recipe;
+
+/// The schema of everything that a recipe may say. Nothing is required, since a lower layer may have said it.
+pub fn schema() -> Result<Value, ParamError> {
+    let mut root = schema_for!(Recipe).to_value();
+    let mut kinds: BTreeMap<&str, Vec<&Plugin>> = BTreeMap::new();
+    for plugin in registry::all()? {
+        kinds.entry(plugin.kind).or_default().push(plugin);
+    }
+    let mut definitions = Map::new();
+    if let Some(Value::Object(tables)) = root.get_mut("$defs").map(Value::take) {
+        definitions.extend(tables);
+    }
+    for (kind, plugins) in kinds {
+        let mut ways = Vec::new();
+        for plugin in &plugins {
+            ways.push(way(plugin, &mut definitions));
+        }
+        let names: Vec<&str> =
+            plugins.iter().flat_map(|p| std::iter::once(p.name).chain(p.aliases.iter().copied())).collect();
+        ways.push(json!({ "description": "The plugin of this name with its defaults.", "enum": names }));
+        let more = json!({ "description": "Fields of the plugin that a lower layer chose.", "type": "object", "not": { "required": ["type"] } });
+        ways.push(more);
+        definitions.insert(kind.to_owned(), json!({ "description": plugins[0].about, "oneOf": ways }));
+    }
+    for table in definitions.values_mut().filter(|d| d.get("properties").is_some()) {
+        table.as_object_mut().and_then(|t| t.remove("required"));
+    }
+    let map = root.as_object_mut().expect("a struct's schema is an object");
+    map.remove("required");
+    let fields = map.get_mut("properties").and_then(Value::as_object_mut).expect("a struct has properties");
+    for name in OPTIONAL {
+        if let Some(field) = fields.get_mut(name).map(Value::take) {
+            let description = field.get("description").cloned().unwrap_or_default();
+            let away = json!({ "description": "Takes away the table of a lower layer.", "const": false });
+            fields.insert(name.to_owned(), json!({ "description": description, "anyOf": [field, away] }));
+        }
+    }
+    let extends =
+        json!({ "description": "The recipe below this one: a built-in one by name, or a file.", "type": "string" });
+    fields.shift_insert(0, "extends".to_owned(), extends);
+    map.insert("$defs".into(), Value::Object(definitions));
+    Ok(root)
+}
+
+/// One plugin's table; its own definitions move to the root under its name.
+fn way(plugin: &Plugin, definitions: &mut Map<String, Value>) -> Value {
+    let mut schema = (plugin.schema)().to_value();
+    let map = schema.as_object_mut().expect("a parameter struct's schema is an object");
+    map.remove("$schema");
+    if let Some(Value::Object(own)) = map.remove("$defs") {
+        let moved = |name: &str| format!("{}-{}-{name}", plugin.kind, plugin.name);
+        let names: Vec<String> = own.keys().cloned().collect();
+        for (name, mut definition) in own {
+            redirect(&mut definition, &names, &moved);
+            definitions.insert(moved(&name), definition);
+        }
+        redirect(map.get_mut("properties").unwrap_or(&mut Value::Null), &names, &moved);
+    }
+    let mut words = vec![plugin.name];
+    words.extend(plugin.aliases);
+    let fields =
+        map.entry("properties").or_insert_with(|| json!({})).as_object_mut().expect("properties are an object");
+    let name = if let [name] = words[..] { json!({ "const": name }) } else { json!({ "enum": words }) };
+    fields.shift_insert(0, "type".to_owned(), name);
+    map.insert("title".into(), plugin.name.into());
+    map.insert("required".into(), json!(["type"]));
+    map.insert("additionalProperties".into(), false.into());
+    schema
+}
+
+/// Points references to `#/$defs/NAME`, for the names given, at where they moved.
+fn redirect(value: &mut Value, names: &[String], moved: &dyn Fn(&str) -> String) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(target)) = map.get_mut("$ref")
+                && let Some(name) = target.strip_prefix("#/$defs/").filter(|n| names.iter().any(|own| own == n))
+            {
+                *target = format!("#/$defs/{}", moved(name));
+            }
+            map.values_mut().for_each(|v| redirect(v, names, moved));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|v| redirect(v, names, moved)),
+        _ => {}
+    }
+}

@@ -1,0 +1,20 @@
+//! The recipes inside the program: the files of `configs/`, by name.
+
+use sconce_core::recipe::BuiltinRecipe;
+use sconce_sdk::inventory;
+
+macro_rules! builtin {
+    ($($name:literal)*) => {$(
+        inventory::submit! {
+            BuiltinRecipe { name: $name, text: include_str!(concat!("../configs/", $name, ".toml")) }
+        }
+    )*};
+}
+
+builtin! {
+    "sd15-lora"
+    "sd2-v"
+    "sdxl-lora"
+    "sdxl-vpred-ztsnr"
+    "sdxl-vpred-ztsnr-lora"
+}

@@ -1,0 +1,207 @@
+//! `sconce inspect`: what a weight file or a model folder holds, from headers and configs alone.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use sconce_core::recipe::family;
+use sconce_nn::weights::{WeightFiles, read_metadata};
+use serde_json::{Map, Value, json};
+
+use super::{Failure, print, print_json};
+
+/// The header field that holds the recipe a file was made by.
+const RECIPE: &str = "sconce.recipe";
+
+/// Say what a weight file or a model folder holds.
+///
+/// A safetensors file: its tensors by type, the number of parameters, its header, and for an adapter its rank and the
+/// layers it is for. A diffusers folder: its family, what the checkpoint says about how it was trained, where that was
+/// read, and its components. Weights are not loaded.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sconce inspect style.safetensors
+  sconce inspect models/sdxl
+  sconce inspect runs/my/peft.safetensors --recipe > again.toml
+  sconce inspect style.safetensors --json | jq '.tensors'")]
+pub struct Args {
+    /// A safetensors file, or a diffusers folder.
+    #[arg(value_name = "FILE|DIR")]
+    path: PathBuf,
+
+    /// Print everything as JSON, each tensor too.
+    #[arg(long)]
+    json: bool,
+
+    /// Print the recipe in the file's header instead.
+    #[arg(long, conflicts_with = "json")]
+    recipe: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let path = args.path.as_path();
+    if !path.exists() {
+        return Err(Failure::files(format!("there is no `{}`", path.display())));
+    }
+    let holds = if path.is_dir() { folder(path)? } else { file(path)? };
+    if args.recipe {
+        return match holds.get("metadata").and_then(|m| m.get(RECIPE)).and_then(Value::as_str) {
+            Some(recipe) => print(recipe),
+            None => Err(Failure::files(format!("`{}` holds no recipe", path.display()))),
+        };
+    }
+    if args.json {
+        return print_json(&holds);
+    }
+    print(&if path.is_dir() { folder_text(&holds) } else { file_text(&holds) })
+}
+
+fn file(path: &Path) -> Result<Value, Failure> {
+    let weights = WeightFiles::open(&[path]).map_err(Failure::files)?;
+    let metadata = read_metadata(path).map_err(Failure::files)?;
+    let mut dtypes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    let mut tensors = Map::new();
+    for key in weights.keys() {
+        let (shape, dtype) = weights.info(key).expect("the key is one of the file's");
+        let count: usize = shape.iter().product();
+        tensors.insert(key.to_owned(), json!({ "dtype": dtype, "shape": shape }));
+        let entry = dtypes.entry(dtype).or_default();
+        *entry = (entry.0 + 1, entry.1 + count);
+    }
+    let dtypes: Map<String, Value> = dtypes
+        .into_iter()
+        .map(|(d, (tensors, parameters))| (d, json!({ "tensors": tensors, "parameters": parameters })))
+        .collect();
+    Ok(json!({
+        "file": path, "tensor_count": tensors.len(), "dtypes": dtypes, "lora": lora(&weights), "metadata": metadata,
+        "tensors": tensors,
+    }))
+}
+
+/// Rank and targets, where the keys are those of a LoRA in any of its layouts.
+fn lora(weights: &WeightFiles) -> Value {
+    const DOWN: [&str; 4] = [".lora_A.weight", ".lora_down.weight", ".lora.down.weight", ":down"];
+    let mut ranks: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut targets: BTreeMap<String, usize> = BTreeMap::new();
+    for key in weights.keys() {
+        let Some(layer) = DOWN.iter().find_map(|end| key.strip_suffix(end)) else { continue };
+        let shape = weights.info(key).map(|(shape, _)| shape).unwrap_or_default();
+        *ranks.entry(shape.first().copied().unwrap_or_default()).or_default() += 1;
+        *targets.entry(pattern(layer)).or_default() += 1;
+    }
+    match ranks.is_empty() {
+        true => Value::Null,
+        false => json!({ "layers": ranks.values().sum::<usize>(), "ranks": ranks, "targets": targets }),
+    }
+}
+
+/// A layer's path with its numbers as `*`, so that like layers count together.
+fn pattern(layer: &str) -> String {
+    let mut pattern = String::new();
+    for (i, part) in layer.split_inclusive(['.', '_', ':']).enumerate() {
+        let (word, end) = part.split_at(part.trim_end_matches(['.', '_', ':']).len());
+        let numeric = i > 0 && !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
+        pattern += if numeric { "*" } else { word };
+        pattern += end;
+    }
+    pattern
+}
+
+fn file_text(holds: &Value) -> String {
+    let mut out = format!("{}\n", holds["file"].as_str().unwrap_or_default());
+    for (dtype, counts) in entries(&holds["dtypes"]) {
+        let _ =
+            writeln!(out, "  {dtype}: {} tensors, {} parameters", counts["tensors"], grouped(&counts["parameters"]));
+    }
+    if let Value::Object(lora) = &holds["lora"] {
+        let ranks: Vec<String> =
+            entries(&lora["ranks"]).map(|(rank, layers)| format!("rank {rank} on {layers} layers")).collect();
+        let _ = writeln!(out, "LoRA: {}", ranks.join(", "));
+        for (target, layers) in entries(&lora["targets"]) {
+            let _ = writeln!(out, "  {layers:>5} x {target}");
+        }
+    }
+    for (i, (key, value)) in entries(&holds["metadata"]).enumerate() {
+        if i == 0 {
+            out += "header:\n";
+        }
+        let _ = writeln!(out, "  {key}: {}", cut(value.as_str().unwrap_or_default()));
+    }
+    out
+}
+
+fn folder(path: &Path) -> Result<Value, Failure> {
+    let family = family(path, None).map_err(|e| {
+        let failure = Failure::files(e.message);
+        e.help.into_iter().fold(failure, Failure::help)
+    })?;
+    let native = family.native(path).map_err(Failure::files)?;
+    let sizes = family.sizes(path).map_err(Failure::files)?;
+    let mut tokens = Map::new();
+    for encoder in sizes.keys() {
+        let config = std::fs::read(path.join(encoder).join("config.json")).unwrap_or_default();
+        let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+        if let Some(length) = config.get("max_position_embeddings") {
+            tokens.insert(encoder.clone(), length.clone());
+        }
+    }
+    Ok(json!({
+        "folder": path, "family": native.family, "resolution_px": native.resolution_px, "parameters": sizes,
+        "tokens": tokens, "metadata": folder_metadata(path),
+        "native": { "schedule": native.schedule, "objective": native.objective, "spacing": native.spacing, "solver": native.solver },
+        "evidence": native.evidence,
+    }))
+}
+
+/// The header of the denoiser's first weight file.
+fn folder_metadata(path: &Path) -> BTreeMap<String, String> {
+    let weights =
+        ["unet", "transformer"].iter().flat_map(|c| std::fs::read_dir(path.join(c)).into_iter().flatten().flatten());
+    let mut files: Vec<PathBuf> =
+        weights.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
+    files.sort();
+    files.first().and_then(|f| read_metadata(f).ok()).unwrap_or_default()
+}
+
+fn folder_text(holds: &Value) -> String {
+    let word = |name: &str| holds[name].as_str().unwrap_or_default();
+    let mut out = format!("{}\nfamily: {}, {} px\n", word("folder"), word("family"), holds["resolution_px"]);
+    out += "trained and to be sampled as:\n";
+    for (name, table) in entries(&holds["native"]) {
+        let _ = writeln!(out, "  {name}: {table}");
+    }
+    out += "read from:\n";
+    for (fact, place) in entries(&holds["evidence"]) {
+        let _ = writeln!(out, "  {fact}: {}", place.as_str().unwrap_or_default());
+    }
+    out += "components:\n";
+    for (component, count) in entries(&holds["parameters"]) {
+        let tokens = holds["tokens"].get(component).map(|n| format!(", {n} tokens")).unwrap_or_default();
+        let _ = writeln!(out, "  {component}: {} parameters{tokens}", grouped(count));
+    }
+    if holds["metadata"].get(RECIPE).is_some() {
+        out += "made by sconce: --recipe prints its recipe\n";
+    }
+    out
+}
+
+fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
+/// 1234567 as 1,234,567.
+fn grouped(count: &Value) -> String {
+    let digits = count.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).expect("digits")).collect();
+    groups.join(",")
+}
+
+/// The first line of a header field, not too long.
+fn cut(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let short: String = line.chars().take(120).collect();
+    if short.len() < text.len() { format!("{short} … ({} bytes)", text.len()) } else { short }
+}

@@ -1,0 +1,114 @@
+//! The command line: flags say how to run, recipes say what to run. One file a command, each with its arguments, their
+//! documentation and what it does.
+
+pub mod args;
+pub mod check;
+pub mod completions;
+pub mod failure;
+pub mod inspect;
+pub mod list;
+pub mod sample;
+pub mod schema;
+pub mod show;
+pub mod train;
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use failure::Failure;
+
+/// Fine-tunes text-to-image diffusion models from one recipe file.
+///
+/// A recipe says what to run: the model, the pictures, and each decision of the training as a named plugin. The
+/// command line says how to run it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sconce",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true,
+    after_help = "\
+Start here:
+  sconce train quickstart              fine-tune the model inside the program, on the pictures inside it
+  sconce show recipe sdxl-lora > my.toml
+                                       a recipe to start from; every line says why it is there
+  sconce check my.toml                 what it means, before anything is loaded
+  sconce train my.toml                 run it; the same command with --resume goes on after a stop
+
+Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 a bad or refused recipe, 4 a bad model or data file,
+130 interrupted (after saving)."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a recipe.
+    Train(train::Args),
+    /// Say what a recipe means, and what is wrong with it.
+    Check(check::Args),
+    /// Draw a picture.
+    Sample(sample::Args),
+    /// List the plugins, or those of one kind.
+    List(list::Args),
+    /// Show one plugin: what it does, its fields and their defaults.
+    Show(show::Args),
+    /// Say what a weight file or a model folder holds.
+    Inspect(inspect::Args),
+    /// Print the JSON Schema of recipes, for editors.
+    Schema(schema::Args),
+    /// Print the completion script of a shell.
+    Completions(completions::Args),
+}
+
+/// The program: parses, runs, and tells errors.
+pub fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    // A deep network's backward pass recurses deeply.
+    let done = sconce_nn::checkpoint::on_big_stack(|| match command {
+        Command::Train(args) => train::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Sample(args) => sample::run(args),
+        Command::List(args) => list::run(args),
+        Command::Show(args) => show::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Schema(args) => schema::run(args),
+        Command::Completions(args) => completions::run(args),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Prints to standard output. A reader that has had enough (`| head`) is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::run(format!("cannot write the output: {e}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Prints JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::run(format!("cannot write JSON: {e}")))?;
+    print(&(text + "\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
