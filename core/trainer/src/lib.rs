@@ -1,12 +1,14 @@
 //! The trainer. It knows no model and no plugin: it resolves a recipe into plugins, and runs the step.
 
 pub mod adapter;
+pub mod check;
 pub mod cond;
 pub mod data;
 pub mod embedded;
 pub mod model;
 pub mod optimizer;
 pub mod recipe;
+pub mod sample;
 pub mod solver;
 pub mod step;
 pub mod train;
