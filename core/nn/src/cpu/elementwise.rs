@@ -3,6 +3,7 @@
 //! built for any x86-64 or ARM machine; [`dispatch`] picks the widest vectors of the one it runs on.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Neg;
 
 use candle_core::WithDType;
@@ -322,20 +323,34 @@ impl Pointwise for QuickGelu {
     }
 }
 
+/// A vector of `len` numbers that `write` fills. Zeroing it first would cost as much as many kernels do.
+///
+/// # Safety
+/// `write` initialises every number.
+pub unsafe fn filled<T: Float>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    let mut data = Vec::with_capacity(len);
+    write(&mut data.spare_capacity_mut()[..len]);
+    // SAFETY: the capacity is there, and the caller vouches for the content.
+    unsafe { data.set_len(len) };
+    data
+}
+
 /// Elements that one task takes: large enough to hide the hand-over, small enough to stay in the second-level cache.
 const BLOCK: usize = 1 << 14;
 
 /// `out[i] = f(x[i])`.
 pub fn map<F: Pointwise, T: Float>(x: &[T]) -> Vec<T> {
-    let mut out = vec![T::ZERO; x.len()];
-    (out.par_chunks_mut(BLOCK), x.par_chunks(BLOCK))
-        .into_par_iter()
-        .for_each(|(out, x)| dispatch(Map { out, x, f: PhantomData::<F> }));
-    out
+    let write = |out: &mut [MaybeUninit<T>]| {
+        (out.par_chunks_mut(BLOCK), x.par_chunks(BLOCK))
+            .into_par_iter()
+            .for_each(|(out, x)| dispatch(Map { out, x, f: PhantomData::<F> }));
+    };
+    // SAFETY: the blocks of `out` are those of x, and `Map` writes all of each.
+    unsafe { filled(x.len(), write) }
 }
 
 struct Map<'a, F, T> {
-    out: &'a mut [T],
+    out: &'a mut [MaybeUninit<T>],
     x: &'a [T],
     f: PhantomData<F>,
 }
@@ -345,22 +360,25 @@ impl<F: Pointwise, T: Float> Kernel for Map<'_, F, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         for (out, &x) in self.out.iter_mut().zip(self.x) {
-            *out = F::value::<I, T>(x);
+            out.write(F::value::<I, T>(x));
         }
     }
 }
 
 /// The gradient of [`map`]: `dx[i] = dy[i] f'(x[i])`.
 pub fn map_grad<F: Pointwise, T: Float>(x: &[T], dy: &[T]) -> Vec<T> {
-    let mut dx = vec![T::ZERO; x.len()];
-    (dx.par_chunks_mut(BLOCK), x.par_chunks(BLOCK), dy.par_chunks(BLOCK))
-        .into_par_iter()
-        .for_each(|(dx, x, dy)| dispatch(MapGrad { dx, x, dy, f: PhantomData::<F> }));
-    dx
+    assert_eq!(x.len(), dy.len());
+    let write = |dx: &mut [MaybeUninit<T>]| {
+        (dx.par_chunks_mut(BLOCK), x.par_chunks(BLOCK), dy.par_chunks(BLOCK))
+            .into_par_iter()
+            .for_each(|(dx, x, dy)| dispatch(MapGrad { dx, x, dy, f: PhantomData::<F> }));
+    };
+    // SAFETY: the blocks of `dx` are those of x and dy, and `MapGrad` writes all of each.
+    unsafe { filled(x.len(), write) }
 }
 
 struct MapGrad<'a, F, T> {
-    dx: &'a mut [T],
+    dx: &'a mut [MaybeUninit<T>],
     x: &'a [T],
     dy: &'a [T],
     f: PhantomData<F>,
@@ -371,23 +389,26 @@ impl<F: Pointwise, T: Float> Kernel for MapGrad<'_, F, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         for ((dx, &x), &dy) in self.dx.iter_mut().zip(self.x).zip(self.dy) {
-            *dx = dy * F::slope::<I, T>(x);
+            dx.write(dy * F::slope::<I, T>(x));
         }
     }
 }
 
 /// Gated linear unit: rows of `x` are [value, gate], `width` numbers each; `out = value · f(gate)`.
 pub fn gated<F: Pointwise, T: Float>(x: &[T], width: usize) -> Vec<T> {
-    let mut out = vec![T::ZERO; x.len() / 2];
+    assert_eq!(x.len() % (2 * width), 0);
     let rows = (BLOCK / width).max(1);
-    (out.par_chunks_mut(rows * width), x.par_chunks(rows * 2 * width))
-        .into_par_iter()
-        .for_each(|(out, x)| dispatch(Gated { out, x, width, f: PhantomData::<F> }));
-    out
+    let write = |out: &mut [MaybeUninit<T>]| {
+        (out.par_chunks_mut(rows * width), x.par_chunks(rows * 2 * width))
+            .into_par_iter()
+            .for_each(|(out, x)| dispatch(Gated { out, x, width, f: PhantomData::<F> }));
+    };
+    // SAFETY: both are whole rows, as many of them, and `Gated` writes all of each.
+    unsafe { filled(x.len() / 2, write) }
 }
 
 struct Gated<'a, F, T> {
-    out: &'a mut [T],
+    out: &'a mut [MaybeUninit<T>],
     x: &'a [T],
     width: usize,
     f: PhantomData<F>,
@@ -401,7 +422,7 @@ impl<F: Pointwise, T: Float> Kernel for Gated<'_, F, T> {
         for (out, x) in self.out.chunks_exact_mut(width).zip(self.x.chunks_exact(2 * width)) {
             let (value, gate) = x.split_at(width);
             for ((out, &value), &gate) in out.iter_mut().zip(value).zip(gate) {
-                *out = value * F::value::<I, T>(gate);
+                out.write(value * F::value::<I, T>(gate));
             }
         }
     }
@@ -409,16 +430,19 @@ impl<F: Pointwise, T: Float> Kernel for Gated<'_, F, T> {
 
 /// The gradient of [`gated`]: rows of [dy f(gate), dy value f'(gate)].
 pub fn gated_grad<F: Pointwise, T: Float>(x: &[T], dy: &[T], width: usize) -> Vec<T> {
-    let mut dx = vec![T::ZERO; x.len()];
+    assert!(x.len() % (2 * width) == 0 && dy.len() == x.len() / 2);
     let rows = (BLOCK / width).max(1);
-    (dx.par_chunks_mut(rows * 2 * width), x.par_chunks(rows * 2 * width), dy.par_chunks(rows * width))
-        .into_par_iter()
-        .for_each(|(dx, x, dy)| dispatch(GatedGrad { dx, x, dy, width, f: PhantomData::<F> }));
-    dx
+    let write = |dx: &mut [MaybeUninit<T>]| {
+        (dx.par_chunks_mut(rows * 2 * width), x.par_chunks(rows * 2 * width), dy.par_chunks(rows * width))
+            .into_par_iter()
+            .for_each(|(dx, x, dy)| dispatch(GatedGrad { dx, x, dy, width, f: PhantomData::<F> }));
+    };
+    // SAFETY: all three are whole rows, as many of them, and `GatedGrad` writes all of each.
+    unsafe { filled(x.len(), write) }
 }
 
 struct GatedGrad<'a, F, T> {
-    dx: &'a mut [T],
+    dx: &'a mut [MaybeUninit<T>],
     x: &'a [T],
     dy: &'a [T],
     width: usize,
@@ -434,11 +458,12 @@ impl<F: Pointwise, T: Float> Kernel for GatedGrad<'_, F, T> {
         for ((dx, x), dy) in rows.zip(self.dy.chunks_exact(width)) {
             let (dvalue, dgate) = dx.split_at_mut(width);
             let (value, gate) = x.split_at(width);
-            let (dvalue, gate) = (&mut dvalue[..width], &gate[..width]);
+            let (dvalue, dgate, gate) = (&mut dvalue[..width], &mut dgate[..width], &gate[..width]);
+            let value = &value[..width];
             for i in 0..width {
                 let (f, slope) = F::both::<I, T>(gate[i]);
-                dvalue[i] = dy[i] * f;
-                dgate[i] = dy[i] * value[i] * slope;
+                dvalue[i].write(dy[i] * f);
+                dgate[i].write(dy[i] * value[i] * slope);
             }
         }
     }

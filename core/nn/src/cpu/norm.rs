@@ -4,10 +4,11 @@
 //! shape alone, so the gradients do not depend on the number of threads.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::elementwise::{Float, Isa, Kernel, Pointwise, dispatch};
+use super::elementwise::{Float, Isa, Kernel, Pointwise, dispatch, filled};
 
 /// The mean and the reciprocal standard deviation of one slab.
 pub type Moments<T> = [T; 2];
@@ -17,28 +18,31 @@ const RUN: usize = 4096;
 /// Partial sums kept side by side: four registers of the widest vectors.
 const LANES: usize = 64;
 
-/// The sums of both results of `f` over paired elements.
+/// The sums of the N results of `f` over paired elements.
 #[inline(always)]
-fn sums<T: Float>(x: &[T], y: &[T], f: impl Fn(T, T) -> (T, T)) -> (f64, f64) {
-    let mut total = (0.0, 0.0);
+fn sums<T: Float, const N: usize>(x: &[T], y: &[T], f: impl Fn(T, T) -> [T; N]) -> [f64; N] {
+    let mut total = [0.0; N];
     for (x, y) in x.chunks(RUN).zip(y.chunks(RUN)) {
-        let (mut a, mut b) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+        let mut lanes = [[T::ZERO; LANES]; N];
         let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
         let tail = xs.remainder().iter().zip(ys.remainder());
         for (x, y) in xs.zip(ys) {
             for i in 0..LANES {
-                let (p, q) = f(x[i], y[i]);
-                a[i] += p;
-                b[i] += q;
+                let terms = f(x[i], y[i]);
+                for n in 0..N {
+                    lanes[n][i] += terms[n];
+                }
             }
         }
         for (i, (&x, &y)) in tail.enumerate() {
-            let (p, q) = f(x, y);
-            a[i] += p;
-            b[i] += q;
+            let terms = f(x, y);
+            for n in 0..N {
+                lanes[n][i] += terms[n];
+            }
         }
-        total.0 += a.iter().copied().sum::<T>().to_f64();
-        total.1 += b.iter().copied().sum::<T>().to_f64();
+        for n in 0..N {
+            total[n] += lanes[n].iter().copied().sum::<T>().to_f64();
+        }
     }
     total
 }
@@ -46,9 +50,9 @@ fn sums<T: Float>(x: &[T], y: &[T], f: impl Fn(T, T) -> (T, T)) -> (f64, f64) {
 #[inline(always)]
 fn moments<T: Float>(x: &[T], eps: f64, centred: bool) -> Moments<T> {
     let n = x.len() as f64;
-    let mean = if centred { T::of(sums(x, x, |x, _| (x, T::ZERO)).0 / n) } else { T::ZERO };
-    let variance = sums(x, x, |x, _| ((x - mean) * (x - mean), T::ZERO)).0 / n;
-    [mean, T::of(1.0 / (variance + eps).sqrt())]
+    let mean = if centred { T::of(sums(x, x, |x, _| [x])[0] / n) } else { T::ZERO };
+    let [squares] = sums(x, x, |x, _| [(x - mean) * (x - mean)]);
+    [mean, T::of(1.0 / (squares / n + eps).sqrt())]
 }
 
 /// How x `[B C S]` falls into groups: a slab is `channels · span` neighbouring numbers.
@@ -101,20 +105,24 @@ pub fn group_norm<F: Pointwise, T: Float>(
     affine: Affine<T>,
     eps: f64,
 ) -> (Vec<T>, Vec<Moments<T>>) {
-    let mut out = vec![T::ZERO; x.len()];
-    let mut stats = vec![[T::ZERO; 2]; x.len() / groups.slab()];
-    (out.par_chunks_mut(groups.slab()), x.par_chunks(groups.slab()), stats.par_iter_mut())
-        .into_par_iter()
-        .enumerate()
-        .for_each(|(i, (out, x, stats))| {
-            let affine = affine.slice(groups.range(i));
-            *stats = dispatch(Group { out, x, span: groups.span, affine, eps, f: PhantomData::<F> });
-        });
+    let slab = groups.slab();
+    assert_eq!(x.len() % slab, 0);
+    let mut stats = vec![[T::ZERO; 2]; x.len() / slab];
+    let write = |out: &mut [MaybeUninit<T>]| {
+        (out.par_chunks_mut(slab), x.par_chunks(slab), stats.par_iter_mut()).into_par_iter().enumerate().for_each(
+            |(i, (out, x, stats))| {
+                let affine = affine.slice(groups.range(i));
+                *stats = dispatch(Group { out, x, span: groups.span, affine, eps, f: PhantomData::<F> });
+            },
+        );
+    };
+    // SAFETY: the slabs of `out` are those of x, and `Group` writes all channels of each.
+    let out = unsafe { filled(x.len(), write) };
     (out, stats)
 }
 
 struct Group<'a, F, T> {
-    out: &'a mut [T],
+    out: &'a mut [MaybeUninit<T>],
     x: &'a [T],
     span: usize,
     affine: Affine<'a, T>,
@@ -132,7 +140,7 @@ impl<F: Pointwise, T: Float> Kernel for Group<'_, F, T> {
             let (weight, bias) = self.affine.at(c);
             let scale = weight * rstd;
             for (out, &x) in out.iter_mut().zip(x) {
-                *out = F::value::<I, T>((x - mean).fma::<I>(scale, bias));
+                out.write(F::value::<I, T>((x - mean).fma::<I>(scale, bias)));
             }
         }
         [mean, rstd]
@@ -147,30 +155,34 @@ pub fn group_norm_grad<F: Pointwise, T: Float>(
     groups: Groups,
     affine: Affine<T>,
 ) -> (Vec<T>, Vec<T>, Vec<T>) {
-    let mut dx = vec![T::ZERO; x.len()];
     let slab = groups.slab();
-    let mut sums = vec![(0.0, 0.0); x.len() / groups.span]; // B C
-    (dx.par_chunks_mut(slab), x.par_chunks(slab), dy.par_chunks(slab), sums.par_chunks_mut(groups.channels), stats)
-        .into_par_iter()
-        .enumerate()
-        .for_each(|(i, (dx, x, dy, sums, &moments))| {
-            let affine = affine.slice(groups.range(i));
-            dispatch(GroupGrad { dx, x, dy, sums, moments, span: groups.span, affine, f: PhantomData::<F> });
-        });
-    let channels = groups.groups * groups.channels;
-    let total = |pick: fn(&(f64, f64)) -> f64| -> Vec<T> {
-        (0..channels).map(|c| T::of(sums.iter().skip(c).step_by(channels).map(pick).sum())).collect()
+    assert!(x.len() == dy.len() && x.len() == stats.len() * slab);
+    let mut sums = vec![[0.0; 2]; x.len() / groups.span]; // B C
+    let write = |dx: &mut [MaybeUninit<T>]| {
+        (dx.par_chunks_mut(slab), x.par_chunks(slab), dy.par_chunks(slab), sums.par_chunks_mut(groups.channels), stats)
+            .into_par_iter()
+            .enumerate()
+            .for_each(|(i, (dx, x, dy, sums, &moments))| {
+                let affine = affine.slice(groups.range(i));
+                dispatch(GroupGrad { dx, x, dy, sums, moments, span: groups.span, affine, f: PhantomData::<F> });
+            });
     };
-    let (dweight, dbias) = (total(|s| s.1), total(|s| s.0));
+    // SAFETY: the slabs of `dx` are those of x, and `GroupGrad` writes all channels of each.
+    let dx = unsafe { filled(x.len(), write) };
+    let channels = groups.groups * groups.channels;
+    let total = |which: usize| -> Vec<T> {
+        (0..channels).map(|c| T::of(sums.iter().skip(c).step_by(channels).map(|sums| sums[which]).sum())).collect()
+    };
+    let (dweight, dbias) = (total(1), total(0));
     (dx, dweight, dbias)
 }
 
 struct GroupGrad<'a, F, T> {
-    dx: &'a mut [T],
+    dx: &'a mut [MaybeUninit<T>],
     x: &'a [T],
     dy: &'a [T],
     /// Of each channel: the sums of dz and of dz times normalised x.
-    sums: &'a mut [(f64, f64)],
+    sums: &'a mut [[f64; 2]],
     moments: Moments<T>,
     span: usize,
     affine: Affine<'a, T>,
@@ -184,26 +196,26 @@ impl<F: Pointwise, T: Float> Kernel for GroupGrad<'_, F, T> {
     fn run<I: Isa>(self) {
         let [mean, rstd] = self.moments;
         let span = self.span;
-        let channels = self.dx.chunks_exact_mut(span).zip(self.x.chunks_exact(span)).zip(self.dy.chunks_exact(span));
+        let dz = |x: T, dy: T, weight: T, bias: T| dy * F::slope::<I, T>((x - mean).fma::<I>(weight * rstd, bias));
         let (mut mean_g, mut mean_gn) = (0.0, 0.0);
-        for (c, ((dz, x), dy)) in channels.enumerate() {
+        for (c, (x, dy)) in self.x.chunks_exact(span).zip(self.dy.chunks_exact(span)).enumerate() {
             let (weight, bias) = self.affine.at(c);
-            let scale = weight * rstd;
-            for ((dz, &x), &dy) in dz.iter_mut().zip(x).zip(dy) {
-                *dz = dy * F::slope::<I, T>((x - mean).fma::<I>(scale, bias));
-            }
-            let (sum, product) = sums(dz, x, |dz, x| (dz, dz * ((x - mean) * rstd)));
-            self.sums[c] = (sum, product);
+            let [sum, product] = sums(x, dy, |x, dy| {
+                let dz = dz(x, dy, weight, bias);
+                [dz, dz * ((x - mean) * rstd)]
+            });
+            self.sums[c] = [sum, product];
             mean_g += weight.to_f64() * sum;
             mean_gn += weight.to_f64() * product;
         }
         let n = self.x.len() as f64;
         let (mean_g, mean_gn) = (T::of(mean_g / n), T::of(mean_gn / n));
-        for (c, (dx, x)) in self.dx.chunks_exact_mut(span).zip(self.x.chunks_exact(span)).enumerate() {
-            let (weight, _) = self.affine.at(c);
-            for (dx, &x) in dx.iter_mut().zip(x) {
+        let channels = self.dx.chunks_exact_mut(span).zip(self.x.chunks_exact(span)).zip(self.dy.chunks_exact(span));
+        for (c, ((dx, x), dy)) in channels.enumerate() {
+            let (weight, bias) = self.affine.at(c);
+            for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
                 let n = (x - mean) * rstd;
-                *dx = (weight * *dx - mean_g - n * mean_gn) * rstd;
+                dx.write((weight * dz(x, dy, weight, bias) - mean_g - n * mean_gn) * rstd);
             }
         }
     }
@@ -231,17 +243,21 @@ pub fn row_norm<T: Float>(
     affine: Affine<T>,
     eps: f64,
 ) -> (Vec<T>, Vec<Moments<T>>) {
-    let mut out = vec![T::ZERO; x.len()];
+    assert_eq!(x.len() % width, 0);
     let mut stats = vec![[T::ZERO; 2]; x.len() / width];
     let rows = rows_per_task(stats.len());
-    (out.par_chunks_mut(rows * width), x.par_chunks(rows * width), stats.par_chunks_mut(rows))
-        .into_par_iter()
-        .for_each(|(out, x, stats)| dispatch(Rows { out, x, stats, norm, affine, eps }));
+    let write = |out: &mut [MaybeUninit<T>]| {
+        (out.par_chunks_mut(rows * width), x.par_chunks(rows * width), stats.par_chunks_mut(rows))
+            .into_par_iter()
+            .for_each(|(out, x, stats)| dispatch(Rows { out, x, stats, norm, affine, eps }));
+    };
+    // SAFETY: the rows of `out` are those of x, and `Rows` writes all of each.
+    let out = unsafe { filled(x.len(), write) };
     (out, stats)
 }
 
 struct Rows<'a, T> {
-    out: &'a mut [T],
+    out: &'a mut [MaybeUninit<T>],
     x: &'a [T],
     stats: &'a mut [Moments<T>],
     norm: RowNorm,
@@ -258,17 +274,17 @@ impl<T: Float> Kernel for Rows<'_, T> {
         for ((out, x), stats) in rows.zip(self.stats) {
             let [mean, rstd] = moments(x, self.eps, self.norm == RowNorm::Layer);
             *stats = [mean, rstd];
-            for (out, &x) in out.iter_mut().zip(x) {
-                *out = (x - mean) * rstd;
-            }
-            if let Some(weight) = self.affine.weight {
-                for (out, &w) in out.iter_mut().zip(weight) {
-                    *out *= w;
+            match (self.affine.weight, self.affine.bias) {
+                (Some(weight), Some(bias)) => {
+                    for (((out, &x), &w), &b) in out.iter_mut().zip(x).zip(&weight[..width]).zip(&bias[..width]) {
+                        out.write(((x - mean) * rstd).fma::<I>(w, b));
+                    }
                 }
-            }
-            if let Some(bias) = self.affine.bias {
-                for (out, &b) in out.iter_mut().zip(bias) {
-                    *out += b;
+                _ => {
+                    for (j, (out, &x)) in out.iter_mut().zip(x).enumerate() {
+                        let (w, b) = self.affine.at(j);
+                        out.write(((x - mean) * rstd).fma::<I>(w, b));
+                    }
                 }
             }
         }
@@ -285,9 +301,9 @@ pub fn row_norm_grad<T: Float>(
     params: Params,
 ) -> (Vec<T>, Option<(Vec<T>, Vec<T>)>) {
     let width = x.len() / stats.len();
+    assert!(x.len() == dy.len() && x.len() == stats.len() * width);
     let rows = rows_per_task(stats.len());
     let tasks = stats.len().div_ceil(rows);
-    let mut dx = vec![T::ZERO; x.len()];
     // One row of partial sums for each task; a single empty one where nobody asks.
     let wide = if params == Params::Train { 2 * width } else { 0 };
     let mut partial = vec![T::ZERO; tasks * wide];
@@ -297,9 +313,13 @@ pub fn row_norm_grad<T: Float>(
         partial.chunks_exact_mut(wide).collect()
     };
     let chunk = rows * width;
-    (dx.par_chunks_mut(chunk), x.par_chunks(chunk), dy.par_chunks(chunk), stats.par_chunks(rows), slots.par_iter_mut())
-        .into_par_iter()
-        .for_each(|(dx, x, dy, stats, params)| dispatch(RowsGrad { dx, x, dy, stats, norm, weight, params }));
+    let write = |dx: &mut [MaybeUninit<T>]| {
+        (dx.par_chunks_mut(chunk), x.par_chunks(chunk), dy.par_chunks(chunk), stats.par_chunks(rows), &mut slots)
+            .into_par_iter()
+            .for_each(|(dx, x, dy, stats, params)| dispatch(RowsGrad { dx, x, dy, stats, norm, weight, params }));
+    };
+    // SAFETY: the rows of `dx` are those of x, and `RowsGrad` writes all of each.
+    let dx = unsafe { filled(x.len(), write) };
     let params = (wide > 0).then(|| {
         let mut sum = vec![T::ZERO; wide];
         for row in partial.chunks_exact(wide) {
@@ -321,7 +341,7 @@ pub enum Params {
 }
 
 struct RowsGrad<'a, 'b, T> {
-    dx: &'a mut [T],
+    dx: &'a mut [MaybeUninit<T>],
     x: &'a [T],
     dy: &'a [T],
     stats: &'a [Moments<T>],
@@ -336,6 +356,7 @@ impl<T: Float> Kernel for RowsGrad<'_, '_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let width = self.x.len() / self.stats.len();
+        let mut scaled = vec![T::ZERO; if self.weight.is_some() { width } else { 0 }];
         let rows = self.dx.chunks_exact_mut(width).zip(self.x.chunks_exact(width)).zip(self.dy.chunks_exact(width));
         for (((dx, x), dy), &[mean, rstd]) in rows.zip(self.stats) {
             if !self.params.is_empty() {
@@ -345,20 +366,21 @@ impl<T: Float> Kernel for RowsGrad<'_, '_, T> {
                     *db += dy;
                 }
             }
-            match self.weight {
+            let g = match self.weight {
                 Some(weight) => {
-                    for ((g, &dy), &w) in dx.iter_mut().zip(dy).zip(weight) {
+                    for ((g, &dy), &w) in scaled.iter_mut().zip(dy).zip(weight) {
                         *g = dy * w;
                     }
+                    &scaled[..]
                 }
-                None => dx.copy_from_slice(dy),
-            }
-            let (sum, product) = sums(dx, x, |g, x| (g, g * ((x - mean) * rstd)));
+                None => dy,
+            };
+            let [sum, product] = sums(g, x, |g, x| [g, g * ((x - mean) * rstd)]);
             let n = width as f64;
             let mean_g = if self.norm == RowNorm::Layer { T::of(sum / n) } else { T::ZERO };
             let mean_gn = T::of(product / n);
-            for (dx, &x) in dx.iter_mut().zip(x) {
-                *dx = (*dx - mean_g - (x - mean) * rstd * mean_gn) * rstd;
+            for ((dx, &g), &x) in dx.iter_mut().zip(g).zip(x) {
+                dx.write((g - mean_g - (x - mean) * rstd * mean_gn) * rstd);
             }
         }
     }
