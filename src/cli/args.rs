@@ -1,10 +1,11 @@
 //! Argument types that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use candle_core::{DType, Device};
 use clap::ValueEnum;
+use sconce_core::model::Family;
 use sconce_core::recipe::Float;
 use sconce_sdk::{Choice, Kind};
 use serde_json::Value;
@@ -114,6 +115,14 @@ impl FromStr for LoraArg {
         }
         Ok(Self { file: file.into(), scale })
     }
+}
+
+/// The family of a model folder.
+pub fn family(path: &Path) -> Result<Choice<dyn Family>, Failure> {
+    sconce_core::recipe::family(path, None).map_err(|e| {
+        let failure = Failure::files(e.message);
+        e.help.into_iter().fold(failure, Failure::help)
+    })
 }
 
 /// A plugin on the command line: its name, or its table (`{ type = "karras", rho = 5.0 }`).

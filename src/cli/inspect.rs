@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use sconce_core::recipe::family;
 use sconce_nn::weights::{WeightFiles, read_metadata};
 use serde_json::{Map, Value, json};
 
+use super::args::family;
 use super::{Failure, print, print_json};
 
 /// The header field that holds the recipe a file was made by.
@@ -133,10 +133,7 @@ fn file_text(holds: &Value) -> String {
 }
 
 fn folder(path: &Path) -> Result<Value, Failure> {
-    let family = family(path, None).map_err(|e| {
-        let failure = Failure::files(e.message);
-        e.help.into_iter().fold(failure, Failure::help)
-    })?;
+    let family = family(path)?;
     let native = family.native(path).map_err(Failure::files)?;
     let sizes = family.sizes(path).map_err(Failure::files)?;
     let mut tokens = Map::new();

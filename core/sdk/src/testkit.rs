@@ -1,1 +1,158 @@
-//! The laws of each kind, to be run on every registered plugin.
+//! The laws of each kind, to be run on everything registered. A law is a function of a plugin and a place to look at it;
+//! a property test picks the places, so that this crate needs no test framework.
+//!
+//! ```
+//! use sconce_sdk::{prelude::*, testkit};
+//!
+//! #[derive(Serialize, Deserialize, JsonSchema)]
+//! struct Straight {}
+//! impl Schedule for Straight {
+//!     fn at(&self, t: f64) -> Noise {
+//!         Noise { alpha: 1.0 - t, sigma: t, d_alpha: -1.0, d_sigma: 1.0 }
+//!     }
+//! }
+//! testkit::schedule(&Straight {}, 0.2, 0.7).unwrap();
+//! ```
+
+use serde_json::json;
+
+use crate::choice::Choice;
+use crate::kinds::{EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+use crate::noise::Noise;
+use crate::registry::{self, Kind, ParamError};
+
+/// Nothing, or what does not hold and where.
+pub type Law = Result<(), String>;
+
+fn holds(law: bool, what: impl FnOnce() -> String) -> Law {
+    if law { Ok(()) } else { Err(what()) }
+}
+
+fn near(a: f64, b: f64, tolerance: f64) -> bool {
+    (a - b).abs() <= tolerance * (1.0 + a.abs().max(b.abs()))
+}
+
+/// Every registered plugin of a kind with its defaults. One that needs another plugin in `of` comes once around each of
+/// the rest.
+pub fn instances<K: Kind + ?Sized>() -> Result<Vec<Choice<K>>, ParamError> {
+    let (mut made, mut wrappers) = (Vec::new(), Vec::new());
+    for plugin in registry::of_kind(K::NAME)? {
+        match Choice::<K>::named(plugin.name) {
+            Ok(choice) => made.push(choice),
+            Err(e) if e.message.contains("missing field `of`") => wrappers.push(plugin.name),
+            Err(e) => return Err(e.within(plugin.name)),
+        }
+    }
+    for name in wrappers {
+        for inner in made.clone() {
+            made.push(Choice::from_table(&json!({ "type": name, "of": inner.table() }))?);
+        }
+    }
+    Ok(made)
+}
+
+/// The laws of a schedule, looked at from two times in [0, 1], the second at least 1e-6 later: amounts are finite and not
+/// negative, log-SNR falls strictly, `t_of` inverts it, and the derivatives agree with differences.
+pub fn schedule(schedule: &dyn Schedule, t: f64, later: f64) -> Law {
+    let (noise, noisier) = (schedule.at(t), schedule.at(later));
+    let (here, there) = (noise.log_snr(), noisier.log_snr());
+    let amounts = [noise.alpha, noise.sigma].iter().all(|x| x.is_finite() && *x >= 0.0);
+    holds(amounts && noise.alpha + noise.sigma > 0.0, || format!("amounts at t = {t}: {noise:?}"))?;
+    holds(here > there, || format!("log-SNR does not fall from t = {t} ({here}) to {later} ({there})"))?;
+    let back = schedule.t_of(here);
+    holds(near(back, t, 1e-6), || format!("t_of(log-SNR at {t}) = {back}"))?;
+    differences(schedule, t)
+}
+
+/// The derivatives at t, and at the nearest point of a discrete schedule.
+fn differences(schedule: &dyn Schedule, t: f64) -> Law {
+    const H: f64 = 1e-7;
+    let places = match schedule.grid().map(|n| n as f64) {
+        // Only in a cell's inside, or on a point exactly, is the interpolant as smooth as a difference needs it.
+        Some(n) => {
+            let cell = (t * n).floor().min(n - 1.0);
+            let inside = (t * n - cell).clamp(0.1, 0.9);
+            vec![(cell + inside) / n, (cell / n).max(1.0 / n)]
+        }
+        None => vec![t],
+    };
+    for t in places.into_iter().filter(|t| (H..=1.0 - H).contains(t)) {
+        let (before, here, after) = (schedule.at(t - H), schedule.at(t), schedule.at(t + H));
+        let slope = |f: fn(&Noise) -> f64| (f(&after) - f(&before)) / (2.0 * H);
+        let (alpha, sigma) = (slope(|n| n.alpha), slope(|n| n.sigma));
+        let right = near(alpha, here.d_alpha, 1e-4) && near(sigma, here.d_sigma, 1e-4);
+        holds(right, || format!("at t = {t} the differences are {alpha} and {sigma}, the derivatives {here:?}"))?;
+    }
+    Ok(())
+}
+
+/// The law of an objective: x0 and eps come back from (x_t, y) wherever the determinant is not 0.
+pub fn objective(objective: &dyn Objective, noise: &Noise, x0: f64, eps: f64) -> Law {
+    let [a, b] = objective.target(noise);
+    let d = noise.determinant([a, b]);
+    if d == 0.0 {
+        return Ok(());
+    }
+    let (x_t, y) = (noise.alpha * x0 + noise.sigma * eps, a * x0 + b * eps);
+    for ([p, q], want, name) in [(noise.x0_from([a, b]), x0, "x0"), (noise.eps_from([a, b]), eps, "eps")] {
+        let got = p * x_t + q * y;
+        // The terms may be large and cancel.
+        let size = 1.0 + (p * x_t).abs() + (q * y).abs() + (p * y).abs();
+        holds((got - want).abs() <= 1e-9 * size, || format!("{name} = {want} comes back as {got} at {noise:?}"))?;
+    }
+    Ok(())
+}
+
+/// The first law of a weighting: finite and not negative at a level that is trained on.
+pub fn weighting(weighting: &dyn Weighting, noise: &Noise, target: [f64; 2]) -> Law {
+    if noise.determinant(target) == 0.0 {
+        return Ok(());
+    }
+    let weight = weighting.on_output(noise, target);
+    holds(weight.is_finite() && weight >= 0.0, || format!("the weight is {weight} for {target:?} at {noise:?}"))
+}
+
+/// The second law of a weighting: what it puts on the error of the data does not depend on the objective. `native` alone
+/// is meant to break it.
+pub fn weighting_of_data(weighting: &dyn Weighting, noise: &Noise, targets: &[[f64; 2]]) -> Law {
+    let determined = targets.iter().filter(|&&t| noise.determinant(t) != 0.0 && noise.sigma > 0.0);
+    let on_data = |&t: &[f64; 2]| weighting.on_output(noise, t) * (noise.determinant(t) / noise.sigma).powi(2);
+    let weights: Vec<f64> = determined.map(on_data).collect();
+    let alike = weights.windows(2).all(|w| near(w[0], w[1], 1e-9));
+    holds(alike, || format!("the weights on the data are {weights:?} for {targets:?} at {noise:?}"))
+}
+
+/// The laws of a timestep sampler at two quantiles in [0, 1), the second not smaller: it rises, and stays in [0, 1].
+pub fn timesteps(sampler: &dyn TimestepSampler, u: f64, later: f64) -> Law {
+    let (here, there) = (sampler.quantile(u), sampler.quantile(later));
+    let right = here <= there && here >= 0.0 && there <= 1.0;
+    holds(right, || format!("the quantiles {u} and {later} are {here} and {there}"))
+}
+
+/// The law of an average: the decay is in [0, 1].
+pub fn ema(ema: &dyn EmaStrategy, images_seen: u64, batch: u64) -> Law {
+    let decay = ema.decay(images_seen, batch);
+    let right = decay.is_none_or(|d| (0.0..=1.0).contains(&d));
+    holds(right, || format!("the decay is {decay:?} after {images_seen} images, {batch} a step"))
+}
+
+/// The law of a learning-rate schedule: finite and not negative.
+pub fn lr(lr: &dyn LrSchedule, images_seen: u64, images_total: u64) -> Law {
+    let factor = lr.factor(images_seen, images_total);
+    holds(factor.is_finite() && factor >= 0.0, || format!("the factor is {factor} at {images_seen} of {images_total}"))
+}
+
+/// The laws of a spacing: n + 1 levels with times in [0, 1], and sigma/alpha falls strictly.
+pub fn spacing(spacing: &dyn Spacing, schedule: &dyn Schedule, steps: usize) -> Law {
+    for levels in [spacing.levels(schedule, steps), spacing.levels_counting_last(schedule, steps)] {
+        holds(levels.len() == steps + 1, || format!("{} levels for {steps} steps", levels.len()))?;
+        for (k, pair) in levels.windows(2).enumerate() {
+            let (from, to) = (&pair[0], &pair[1]);
+            // Multiplied out, since alpha may be 0.
+            let falls = to.noise.sigma * from.noise.alpha < from.noise.sigma * to.noise.alpha;
+            let inside = [from.t, to.t].iter().all(|t| (0.0..=1.0).contains(t));
+            holds(falls && inside && from.t >= to.t, || format!("step {k} of {steps} goes from {from:?} to {to:?}"))?;
+        }
+    }
+    Ok(())
+}

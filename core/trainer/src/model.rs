@@ -191,6 +191,16 @@ pub trait Family: Send + Sync {
     fn detect(&self, path: &Path) -> Result<bool>;
     /// What it says about itself, without touching weights.
     fn native(&self, path: &Path) -> Result<Native>;
+    /// The same, sampled by a solver or a spacing that is not its own: what the checkpoint's files say about those.
+    fn native_with(&self, path: &Path, solver: Option<&str>, spacing: Option<&str>) -> Result<Native> {
+        let mut native = self.native(path)?;
+        for (table, name) in [(&mut native.solver, solver), (&mut native.spacing, spacing)] {
+            if let Some(name) = name.filter(|&name| table["type"] != name) {
+                *table = serde_json::json!({ "type": name });
+            }
+        }
+        Ok(native)
+    }
     /// The number of scalars of each component, without touching weights: for the estimate of memory.
     fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>>;
     /// Picture sides must be multiples of this, in pixels, without touching weights. 64 is right for every denoiser of up

@@ -136,6 +136,10 @@ macro_rules! families {
                 native::read(path, &$rule)
             }
 
+            fn native_with(&self, path: &Path, solver: Option<&str>, spacing: Option<&str>) -> Result<Native> {
+                native::read_with(path, &$rule, solver, spacing)
+            }
+
             fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>> {
                 sizes(path)
             }

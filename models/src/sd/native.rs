@@ -138,6 +138,43 @@ pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
     Ok(Native { family: rule.name.to_owned(), schedule, objective, spacing, solver, resolution_px, evidence })
 }
 
+/// What the folder says where another solver or spacing samples it: the scheduler's file is read as that solver's class
+/// would read it, which is how programs swap schedulers. What the model was trained as stays.
+pub fn read_with(dir: &Path, rule: &Rule, solver: Option<&str>, spacing: Option<&str>) -> Result<Native> {
+    let mut native = read(dir, rule)?;
+    let mut fields = read_json(&dir.join(SCHEDULER))?;
+    let own = |class: &&Class| fields.get("_class_name").is_some_and(|name| name == class.name);
+    let other = |name: &str| CLASSES.iter().find(|class| class.same && class.solver == name && class.name != FLOW);
+    let Some(own) = CLASSES.iter().find(own) else { return Ok(native) };
+    let class = if own.name == FLOW { own } else { solver.and_then(other).unwrap_or(own) };
+    match spacing {
+        Some(word @ ("leading" | "trailing" | "linspace")) => {
+            fields.insert("timestep_spacing".to_owned(), json!(word));
+            fields.remove("use_karras_sigmas");
+        }
+        Some("karras") => _ = fields.insert("use_karras_sigmas".to_owned(), json!(true)),
+        _ => {}
+    }
+    let mut facts = Facts { class, fields: &fields, notes: Vec::new() };
+    let mut table = self::spacing(&mut facts)?;
+    if let Some(name) = spacing {
+        // One that diffusers has no word for still ends where the file says.
+        table["type"] = json!(name);
+        if name != "leading" {
+            table.as_object_mut().and_then(|table| table.remove("steps_offset"));
+        }
+    }
+    native.spacing = table;
+    native.evidence.insert("spacing".to_owned(), facts.evidence());
+    let mut table = self::solver(&mut facts);
+    if let Some(name) = solver.filter(|&name| table["type"] != name) {
+        (table, facts.notes) = (json!({ "type": name }), vec![]);
+    }
+    native.solver = table;
+    native.evidence.insert("solver".to_owned(), facts.evidence());
+    Ok(native)
+}
+
 fn schedule(facts: &mut Facts) -> Result<Value> {
     if facts.class.name == FLOW {
         return Ok(json!({ "type": "rectified-flow", "shift": facts.get("shift", 1.0) }));

@@ -1,0 +1,123 @@
+//! The laws of every kind of scalar plugin, on everything that is registered.
+
+use proptest::prelude::*;
+use sconce_plugins as _;
+use sconce_sdk::testkit::{self, Law, instances};
+use sconce_sdk::{
+    Choice, EmaStrategy, Kind, LrSchedule, Noise, Objective, Schedule, Spacing, TimestepSampler, Weighting,
+};
+
+/// Everything registered of a kind, of which there must be something.
+fn all<K: Kind + ?Sized>() -> Vec<Choice<K>> {
+    let all = instances::<K>().unwrap();
+    assert!(!all.is_empty(), "no {} is registered", K::NAME);
+    all
+}
+
+fn check<K: Kind + ?Sized>(plugin: &Choice<K>, law: Law) -> Result<(), TestCaseError> {
+    law.map_err(|e| TestCaseError::fail(format!("{plugin:?}: {e}")))
+}
+
+/// The times that training draws: the grid of a discrete schedule, anything of a continuous one.
+fn drawn(schedule: &dyn Schedule, t: f64) -> Noise {
+    schedule.at(schedule.grid().map_or(t, |n| (t * n as f64).ceil().max(1.0) / n as f64))
+}
+
+/// Times that favour the ends, where the trouble is.
+fn time() -> impl Strategy<Value = f64> {
+    prop_oneof![Just(0.0), Just(1.0), 0.0..1.0, 0.0..1e-3, 0.999..1.0]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn schedules(a in time(), b in time()) {
+        let (t, later) = (a.min(b), a.max(b));
+        prop_assume!(later - t > 1e-6);
+        for schedule in all::<dyn Schedule>() {
+            check(&schedule, testkit::schedule(&*schedule, t, later))?;
+        }
+    }
+
+    #[test]
+    fn objectives(t in time(), x0 in -3.0..3.0, eps in -3.0..3.0) {
+        for schedule in all::<dyn Schedule>() {
+            for objective in all::<dyn Objective>() {
+                check(&objective, testkit::objective(&*objective, &schedule.at(t), x0, eps))?;
+            }
+        }
+    }
+
+    #[test]
+    fn weightings(t in time()) {
+        for schedule in all::<dyn Schedule>() {
+            let noise = drawn(&*schedule, t);
+            let targets: Vec<[f64; 2]> = all::<dyn Objective>().iter().map(|o| o.target(&noise)).collect();
+            for weighting in all::<dyn Weighting>() {
+                for target in &targets {
+                    check(&weighting, testkit::weighting(&*weighting, &noise, *target))?;
+                }
+                if weighting.name() != "native" {
+                    check(&weighting, testkit::weighting_of_data(&*weighting, &noise, &targets))?;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn timestep_samplers(a in 0.0..1.0, b in 0.0..1.0) {
+        for sampler in all::<dyn TimestepSampler>() {
+            check(&sampler, testkit::timesteps(&*sampler, f64::min(a, b), f64::max(a, b)))?;
+        }
+    }
+
+    #[test]
+    fn averages(images_seen in 0u64..10_000_000, batch in 1u64..5_000) {
+        for ema in all::<dyn EmaStrategy>() {
+            check(&ema, testkit::ema(&*ema, images_seen, batch))?;
+        }
+    }
+
+    #[test]
+    fn learning_rates(images_seen in 0u64..2_000, images_total in 0u64..1_000, warmup_images in 0u64..2_000) {
+        for lr in all::<dyn LrSchedule>() {
+            check(&lr, testkit::lr(&*lr, images_seen, images_total))?;
+            let table = serde_json::json!({ "type": lr.name(), "warmup_images": warmup_images });
+            let warmed = Choice::<dyn LrSchedule>::from_table(&table).unwrap();
+            check(&warmed, testkit::lr(&*warmed, images_seen, images_total))?;
+        }
+    }
+
+    #[test]
+    fn spacings(steps in prop_oneof![9 => 1usize..60, 1 => 998usize..1003]) {
+        for schedule in all::<dyn Schedule>() {
+            for spacing in all::<dyn Spacing>() {
+                check(&spacing, testkit::spacing(&*spacing, &*schedule, steps))?;
+            }
+        }
+    }
+}
+
+#[test]
+fn spacings_for_zero_terminal_schedules_begin_at_pure_noise() {
+    for schedule in all::<dyn Schedule>() {
+        for name in ["trailing", "sgm-uniform", "linspace"] {
+            let spacing = Choice::<dyn Spacing>::named(name).unwrap();
+            for steps in [1, 7, 10, 30, 1000] {
+                assert_eq!(spacing.levels(&*schedule, steps)[0].t, 1.0, "{name}, {steps} steps");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_signal_every_objective_but_epsilon_gives_the_data_back() {
+    for schedule in all::<dyn Schedule>().into_iter().filter(|s| s.at(1.0).alpha == 0.0) {
+        for objective in all::<dyn Objective>() {
+            let noise = schedule.at(1.0);
+            let d = noise.determinant(objective.target(&noise));
+            assert_eq!(d != 0.0, objective.name() != "epsilon", "{} on {schedule:?}", objective.name());
+        }
+    }
+}
