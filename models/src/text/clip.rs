@@ -68,7 +68,12 @@ impl Config {
         let json = Value::Object(diffusers::config(dir)?);
         let config: Self = serde_json::from_value(json).map_err(|e| Error::Msg(format!("{}: {e}", what.display())))?;
         if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
-            bail!("{}: {} heads do not divide hidden_size {}", what.display(), config.num_attention_heads, config.hidden_size);
+            bail!(
+                "{}: {} heads do not divide hidden_size {}",
+                what.display(),
+                config.num_attention_heads,
+                config.hidden_size
+            );
         }
         Ok(config)
     }

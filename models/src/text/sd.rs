@@ -68,7 +68,13 @@ fn class<'a>(index: &'a Map<String, Value>, component: &str) -> Option<&'a str> 
 }
 
 impl Encoder {
-    fn load(dir: &Path, index: &Map<String, Value>, model: &str, tokenizer: &str, options: &LoadOptions) -> Result<Self> {
+    fn load(
+        dir: &Path,
+        index: &Map<String, Value>,
+        model: &str,
+        tokenizer: &str,
+        options: &LoadOptions,
+    ) -> Result<Self> {
         let what = dir.join("model_index.json");
         match class(index, tokenizer) {
             Some("CLIPTokenizer" | "CLIPTokenizerFast") => {}
@@ -125,7 +131,9 @@ impl Conditioner for SdConditioner {
             Unconditional::Encoded => None,
         };
         let keep = |x: Tensor| match &keep {
-            Some(rows) => x.broadcast_mul(&rows.to_dtype(x.dtype())?.reshape([&[batch], &vec![1; x.rank() - 1][..]].concat())?),
+            Some(rows) => {
+                x.broadcast_mul(&rows.to_dtype(x.dtype())?.reshape([&[batch], &vec![1; x.rank() - 1][..]].concat())?)
+            }
             None => Ok(x),
         };
         let cond = Cond::default().with("context", keep(Tensor::cat(&hidden, 2)?)?);

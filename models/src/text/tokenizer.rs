@@ -19,8 +19,7 @@ use crate::diffusers::read_json;
 
 /// What counts as one word before any merge: a special token, an English contraction's tail, letters, one digit, or a
 /// run of anything else that is not space.
-const WORDS: &str =
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// Text to token ids.
 pub struct ClipTokenizer {
@@ -42,7 +41,9 @@ impl ClipTokenizer {
         let config = optional_json(&dir.join("tokenizer_config.json"))?;
         let mut special = config.clone();
         match config.get("added_tokens_decoder").and_then(Value::as_object) {
-            Some(by_id) => added = by_id.iter().map(|(id, token)| Ok((number(id)?, token.clone()))).collect::<Result<_>>()?,
+            Some(by_id) => {
+                added = by_id.iter().map(|(id, token)| Ok((number(id)?, token.clone()))).collect::<Result<_>>()?
+            }
             // Older folders keep them in two files of their own.
             None => {
                 special.extend(optional_json(&dir.join("special_tokens_map.json"))?);
@@ -59,8 +60,12 @@ impl ClipTokenizer {
             Some(token) => content(token).map(str::to_owned),
         };
         let end = "<|endoftext|>";
-        let [bos, eos, unk, pad] =
-            [name("bos_token", "<|startoftext|>")?, name("eos_token", end)?, name("unk_token", end)?, name("pad_token", end)?];
+        let [bos, eos, unk, pad] = [
+            name("bos_token", "<|startoftext|>")?,
+            name("eos_token", end)?,
+            name("unk_token", end)?,
+            name("pad_token", end)?,
+        ];
         let named = [("bos_token", &bos), ("eos_token", &eos), ("unk_token", &unk), ("pad_token", &pad)];
         for (id, token) in &added {
             let token = added_token(token)?;
@@ -71,8 +76,11 @@ impl ClipTokenizer {
                 bail!("the added token {content:?} should have the id {id}, it has {:?}", inner.token_to_id(&content));
             }
         }
-        let listed = ["additional_special_tokens", "extra_special_tokens"].iter().filter_map(|key| special.get(*key)?.as_array());
-        let named = named.iter().map(|(key, name)| special.get(*key).filter(|v| !v.is_null()).cloned().unwrap_or(json!(name)));
+        let listed = ["additional_special_tokens", "extra_special_tokens"]
+            .iter()
+            .filter_map(|key| special.get(*key)?.as_array());
+        let named =
+            named.iter().map(|(key, name)| special.get(*key).filter(|v| !v.is_null()).cloned().unwrap_or(json!(name)));
         for token in named.chain(listed.flatten().cloned()) {
             let token = added_token(&token)?.special(true);
             if !inner.get_added_tokens_decoder().values().any(|t| t.content == token.content) {
@@ -85,7 +93,8 @@ impl ClipTokenizer {
             None => bail!("the special token {token:?} is not in the vocabulary"),
         };
         // A length that was never set is stored as 1e30.
-        let max_length = config.get("model_max_length").and_then(Value::as_f64).filter(|n| *n < 1e9).map(|n| n as usize);
+        let max_length =
+            config.get("model_max_length").and_then(Value::as_f64).filter(|n| *n < 1e9).map(|n| n as usize);
         Ok(Self { bos: id(&bos)?, eos: id(&eos)?, pad: id(&pad)?, inner, max_length })
     }
 
@@ -132,7 +141,8 @@ impl ClipTokenizer {
 fn model(dir: &Path) -> Result<(BPE, BTreeMap<u32, Value>)> {
     let mut added = BTreeMap::new();
     let (vocab, merges) = if dir.join("vocab.json").is_file() && dir.join("merges.txt").is_file() {
-        let merges = std::fs::read_to_string(dir.join("merges.txt")).map_err(|e| Error::Msg(format!("merges.txt: {e}")))?;
+        let merges =
+            std::fs::read_to_string(dir.join("merges.txt")).map_err(|e| Error::Msg(format!("merges.txt: {e}")))?;
         let lines = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
         (Value::Object(read_json(&dir.join("vocab.json"))?), lines.map(|line| json!(line)).collect())
     } else if dir.join("tokenizer.json").is_file() {
@@ -152,7 +162,11 @@ fn model(dir: &Path) -> Result<(BPE, BTreeMap<u32, Value>)> {
         "type": "BPE", "dropout": null, "unk_token": "<|endoftext|>", "continuing_subword_prefix": "",
         "end_of_word_suffix": "</w>", "fuse_unk": false, "vocab": vocab, "merges": merges,
     });
-    Ok((serde_json::from_value(model).map_err(|e| Error::Msg(format!("the vocabulary and merges: {e}")))?, added))
+    // The model reads borrowed text only.
+    Ok((
+        serde_json::from_str(&model.to_string()).map_err(|e| Error::Msg(format!("the vocabulary and merges: {e}")))?,
+        added,
+    ))
 }
 
 fn pipeline(model: BPE) -> Result<Tokenizer> {
