@@ -284,7 +284,7 @@ impl<T: Real> Bordered<T> {
                 lane: Index::Stride(sc),
                 depth: Index::Stride(sw),
             };
-            pixels.pack(0..channels, 0..width, channels, &mut out[left * channels..][..width * channels]);
+            pixels.gather(channels, width, &mut out[left * channels..][..width * channels]);
         });
         Self { data, strides: [full_height * row, 1, row, channels] }
     }

@@ -75,6 +75,7 @@ pub fn gemm_with<T: Real>(isa: Isa, size: [usize; 3], alpha: T, a: Operand, b: O
     if m == 0 || n == 0 {
         return;
     }
+    assert!(k == 0 || a.covers(m, k) && b.covers(n, k), "an operand of a {size:?} product reaches past its memory");
     assert!(out.last(m, n) < out.data.len(), "the output of a {size:?} product reaches past its memory");
     match init {
         Init::Row(bias) => assert_eq!(bias.len(), m, "a row bias has one value a row"),
@@ -89,7 +90,7 @@ pub fn gemm_with<T: Real>(isa: Isa, size: [usize; 3], alpha: T, a: Operand, b: O
     };
     let kernel = T::kernel(isa);
     let parallel = rayon::current_num_threads() > 1 && 2 * m * n * k.max(1) >= SERIAL_FLOPS;
-    let job = Job { kernel, mr: even(m, kernel.rows), alpha, a, b, init, c, parallel };
+    let job = Job { isa, kernel, mr: even(m, kernel.rows), alpha, a, b, init, c, parallel };
     for rows in blocks(m, job.mr * (ROWS / job.mr).max(1)) {
         for cols in blocks(n, COLS / kernel.cols * kernel.cols) {
             job.block(rows.clone(), cols, k);
@@ -138,6 +139,7 @@ impl<T> Shared<T> {
 }
 
 struct Job<'a, T: Real> {
+    isa: Isa,
     kernel: Kernel<T>,
     mr: usize,
     alpha: T,
@@ -179,14 +181,15 @@ impl<T: Real> Job<'_, T> {
                     let (pa, pb) = (Panels(pa.as_mut_ptr()), Panels(pb.as_mut_ptr()));
                     self.for_each(row_panels + col_panels, |index| {
                         // SAFETY: panel `index` is the only task that touches these elements of the buffers, which hold
-                        // `row_panels` panels of at most `mr * step` elements and `col_panels` of `nr * step`.
+                        // `row_panels` panels of at most `mr * step` elements and `col_panels` of `nr * step`; `gemm_with`
+                        // checked that the operands cover the product.
                         if let Some(j) = index.checked_sub(row_panels) {
                             let panel = unsafe { std::slice::from_raw_parts_mut(pb.at(j * kb), kb) };
-                            self.b.pack(span(j..j + 1, nr, &cols), depth.clone(), nr, panel);
+                            unsafe { self.b.pack(self.isa, span(j..j + 1, nr, &cols), depth.clone(), nr, panel) };
                         } else {
                             let panel = unsafe { std::slice::from_raw_parts_mut(pa.at(index * ka), ka) };
                             let lanes = span(index..index + 1, mr, &rows);
-                            self.a.pack(lanes.clone(), depth.clone(), lanes.len(), panel);
+                            unsafe { self.a.pack(self.isa, lanes.clone(), depth.clone(), lanes.len(), panel) };
                         }
                     });
                     let add = depth.start > 0 || !overwrite;

@@ -70,7 +70,9 @@ pub trait Real:
     /// The kernels of an instruction set that this machine has.
     fn kernel(isa: Isa) -> Kernel<Self>;
     /// `out[d * width + l] = block[l][d]` for the first `[depth, lanes]` of them.
-    fn transpose(block: &Block<Self>, size: [usize; 2], out: &mut [Self], width: usize) {
+    #[inline(always)]
+    fn transpose(isa: Isa, block: &Block<Self>, size: [usize; 2], out: &mut [Self], width: usize) {
+        let _ = isa;
         transpose(block, size, out, width)
     }
 }
@@ -78,6 +80,7 @@ pub trait Real:
 /// A square of values on the way from one order to the other.
 pub type Block<T> = [[T; BLOCK]; BLOCK];
 
+#[inline(always)]
 fn transpose<T: Real>(block: &Block<T>, [depth, lanes]: [usize; 2], out: &mut [T], width: usize) {
     for (d, out) in (0..depth).zip(out.chunks_mut(width)) {
         for (out, block) in out.iter_mut().zip(&block[..lanes]) {
@@ -97,6 +100,19 @@ impl Real for f32 {
     }
     fn data(x: &[f32]) -> Data<'_> {
         Data::F32(x)
+    }
+    #[inline(always)]
+    fn transpose(isa: Isa, block: &Block<f32>, size: [usize; 2], out: &mut [f32], width: usize) {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                let [depth, lanes] = size;
+                assert!(depth <= BLOCK && lanes <= BLOCK && (depth == 0 || out.len() >= (depth - 1) * width + lanes));
+                // SAFETY: the instruction set is there (`Isa::available`), and `out` was checked.
+                unsafe { x86::transpose512(block, size, out.as_mut_ptr(), width) }
+            }
+            _ => transpose(block, size, out, width),
+        }
     }
     fn kernel(isa: Isa) -> Kernel<f32> {
         match isa {
@@ -212,6 +228,44 @@ unsafe fn portable_tile<T: Real, const R: usize>(
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
+
+    use super::Block;
+
+    /// 16 x 16 values in four rounds of exchanges: of single values, pairs, and twice of quarters of a register.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn transpose512(block: &Block<f32>, [depth, lanes]: [usize; 2], out: *mut f32, width: usize) {
+        let zero = _mm512_setzero_ps();
+        let (mut one, mut two, mut rows) = ([zero; 16], [zero; 16], [zero; 16]);
+        for i in 0..8 {
+            // SAFETY: a row of the block is 16 values.
+            let (a, b) =
+                unsafe { (_mm512_loadu_ps(block[2 * i].as_ptr()), _mm512_loadu_ps(block[2 * i + 1].as_ptr())) };
+            one[2 * i] = _mm512_unpacklo_ps(a, b);
+            one[2 * i + 1] = _mm512_unpackhi_ps(a, b);
+        }
+        for i in (0..16).step_by(4) {
+            for j in 0..2 {
+                let (a, b) = (_mm512_castps_pd(one[i + j]), _mm512_castps_pd(one[i + j + 2]));
+                two[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                two[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            }
+        }
+        for j in 0..4 {
+            let even = _mm512_shuffle_f32x4::<0x88>(two[j], two[4 + j]);
+            let odd = _mm512_shuffle_f32x4::<0xdd>(two[j], two[4 + j]);
+            let even_below = _mm512_shuffle_f32x4::<0x88>(two[8 + j], two[12 + j]);
+            let odd_below = _mm512_shuffle_f32x4::<0xdd>(two[8 + j], two[12 + j]);
+            rows[j] = _mm512_shuffle_f32x4::<0x88>(even, even_below);
+            rows[4 + j] = _mm512_shuffle_f32x4::<0x88>(odd, odd_below);
+            rows[8 + j] = _mm512_shuffle_f32x4::<0xdd>(even, even_below);
+            rows[12 + j] = _mm512_shuffle_f32x4::<0xdd>(odd, odd_below);
+        }
+        let mask = ((1u32 << lanes) - 1) as u16;
+        for (d, &row) in rows.iter().enumerate().take(depth) {
+            // SAFETY: the caller promises `depth` rows of `lanes` values, `width` apart.
+            unsafe { _mm512_mask_storeu_ps(out.add(d * width), mask, row) };
+        }
+    }
 
     #[allow(clippy::too_many_arguments)]
     pub unsafe fn avx512(

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::Real;
+use super::{Isa, Real};
 
 /// Memory of one of the float types; narrow ones are widened while they are packed.
 #[derive(Clone, Copy, Debug)]
@@ -104,21 +104,27 @@ impl Index<'_> {
         }
     }
 
-    /// The largest offset in `range`, or none if it is empty or past the table.
-    fn most(&self, range: Range<usize>) -> Option<usize> {
+    /// The largest offset of the first `len`, or none if there are fewer.
+    fn most(&self, len: usize) -> Option<usize> {
         match self {
-            Index::Stride(stride) => (!range.is_empty()).then(|| (range.end - 1) * stride),
-            Index::Table(table) => table.get(range)?.iter().max().copied(),
+            Index::Stride(stride) => Some(len.checked_sub(1)? * stride),
+            Index::Table(table) => table.get(..len)?.iter().max().copied(),
         }
     }
 
     /// How many of `range`, from its start on, lie side by side.
+    #[inline(always)]
     fn run(&self, range: Range<usize>) -> usize {
         match self {
             Index::Stride(1) => range.len(),
             Index::Stride(_) => 1,
             Index::Table(table) => {
                 let table = &table[range];
+                // Without a branch an element: most often all of them do.
+                let straight = table.iter().enumerate().fold(true, |so_far, (i, &at)| so_far & (at == table[0] + i));
+                if straight {
+                    return table.len();
+                }
                 1 + table.windows(2).take_while(|pair| pair[1] == pair[0] + 1).count()
             }
         }
@@ -147,97 +153,167 @@ impl<'a> Operand<'a> {
         Self { data: data.into(), lane: Index::Stride(col_stride), depth: Index::Stride(row_stride) }
     }
 
-    fn covers(&self, lanes: Range<usize>, depth: Range<usize>) -> bool {
+    /// True if the operand has `lanes` lanes by `depth` in its memory.
+    pub(super) fn covers(&self, lanes: usize, depth: usize) -> bool {
         match (self.lane.most(lanes), self.depth.most(depth)) {
             (Some(lane), Some(depth)) => lane + depth < self.data.len(),
             _ => false,
         }
     }
 
-    /// Packs up to `width` lanes: `out[d * width + l]`, with zeros in lanes past the last.
-    pub(in crate::cpu) fn pack<T: Real>(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, out: &mut [T]) {
-        assert!(lanes.len() <= width && out.len() >= depth.len() * width, "a panel is as large as its buffer");
-        assert!(self.covers(lanes.clone(), depth.clone()), "an operand reaches past its memory");
-        if lanes.is_empty() || depth.is_empty() {
-            return;
-        }
-        if lanes.len() < width {
-            out.chunks_exact_mut(width).for_each(|out| out[lanes.len()..].fill(T::default()));
-        }
-        match self.data {
-            Data::F32(x) => self.pack_from(x, lanes, depth, width, out),
-            Data::F64(x) => self.pack_from(x, lanes, depth, width, out),
-            Data::BF16(x) => self.pack_from(x, lanes, depth, width, out),
-            Data::F16(x) => self.pack_from(x, lanes, depth, width, out),
+    /// The first `lanes` by `depth` elements as a matrix `out` with the lanes side by side.
+    pub(in crate::cpu) fn gather<T: Real>(&self, lanes: usize, depth: usize, out: &mut [T]) {
+        if lanes * depth > 0 {
+            assert!(self.covers(lanes, depth), "an operand reaches past its memory");
+            // SAFETY: just checked.
+            unsafe { self.pack(Isa::best(), 0..lanes, 0..depth, lanes, out) }
         }
     }
 
-    fn pack_from<E: Widen, T: Real>(
+    /// Packs up to `width` lanes: `out[d * width + l]`, with zeros in lanes past the last.
+    ///
+    /// # Safety
+    /// The operand [`covers`](Self::covers) the ends of both ranges, and the machine has the instruction set.
+    pub(super) unsafe fn pack<T: Real>(
         &self,
-        data: &[E],
+        isa: Isa,
         lanes: Range<usize>,
         depth: Range<usize>,
         width: usize,
         out: &mut [T],
     ) {
+        assert!(lanes.len() <= width && out.len() >= depth.len() * width, "a panel is as large as its buffer");
+        // SAFETY: passed on from the caller.
+        unsafe {
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => self.pack_avx512(lanes, depth, width, out),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => self.pack_avx2(lanes, depth, width, out),
+                _ => self.pack_typed(Isa::Portable, lanes, depth, width, out),
+            }
+        }
+    }
+
+    /// The same loops, compiled for wider registers.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn pack_avx512<T: Real>(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, out: &mut [T]) {
+        // SAFETY: passed on from the caller.
+        unsafe { self.pack_typed(Isa::Avx512, lanes, depth, width, out) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn pack_avx2<T: Real>(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, out: &mut [T]) {
+        // SAFETY: passed on from the caller.
+        unsafe { self.pack_typed(Isa::Avx2, lanes, depth, width, out) }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_typed<T: Real>(
+        &self,
+        isa: Isa,
+        lanes: Range<usize>,
+        depth: Range<usize>,
+        width: usize,
+        out: &mut [T],
+    ) {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            match self.data {
+                Data::F32(x) => self.pack_from(x, isa, lanes, depth, width, out),
+                Data::F64(x) => self.pack_from(x, isa, lanes, depth, width, out),
+                Data::BF16(x) => self.pack_from(x, isa, lanes, depth, width, out),
+                Data::F16(x) => self.pack_from(x, isa, lanes, depth, width, out),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_from<E: Widen, T: Real>(
+        &self,
+        data: &[E],
+        isa: Isa,
+        lanes: Range<usize>,
+        depth: Range<usize>,
+        width: usize,
+        out: &mut [T],
+    ) {
+        if lanes.len() < width {
+            out[..depth.len() * width].chunks_exact_mut(width).for_each(|out| out[lanes.len()..].fill(T::default()));
+        }
         // Where lanes lie side by side they are copied; where the depth does, blocks of it are transposed.
         let across = self.lane.run(lanes.clone()).max(self.lane.run(lanes.start + lanes.len() / 2..lanes.end));
         let along = self.depth.run(depth.start..depth.end.min(depth.start + BLOCK));
-        if across >= 4.min(lanes.len()) || across >= along {
-            self.pack_runs(data, lanes, depth, width, out);
-        } else {
-            for first in (0..lanes.len()).step_by(BLOCK) {
-                let block = lanes.start + first..lanes.end.min(lanes.start + first + BLOCK);
-                self.pack_transposed(data, block, depth.clone(), width, &mut out[first..]);
+        // SAFETY: passed on from the caller; `out` was checked.
+        unsafe {
+            if across >= 4.min(lanes.len()) || across >= along {
+                self.pack_runs(data, lanes, depth, width, out.as_mut_ptr());
+            } else {
+                self.pack_transposed(data, isa, lanes, depth, width, out);
             }
         }
     }
 
     /// Copies runs of lanes, in pieces of a fixed size.
-    fn pack_runs<E: Widen, T: Real>(
+    #[inline(always)]
+    unsafe fn pack_runs<E: Widen, T: Real>(
         &self,
         data: &[E],
         lanes: Range<usize>,
         depth: Range<usize>,
         width: usize,
-        out: &mut [T],
+        out: *mut T,
     ) {
-        for first in lanes.clone().step_by(PIECES) {
-            let mut pieces = [[(0, 0); PIECES]; 4]; // (lane, offset) of pieces of 16, 8, 4 and 1 lanes
-            let mut counts = [0; 4];
-            let mut lane = first;
-            let end = lanes.end.min(first + PIECES);
-            while lane < end {
-                let (mut run, mut offset) = (self.lane.run(lane..end), self.lane.at(lane));
-                while run > 0 {
-                    let (kind, size) = match run {
-                        16.. => (0, 16),
-                        8.. => (1, 8),
-                        4.. => (2, 4),
-                        _ => (3, 1),
-                    };
-                    pieces[kind][counts[kind]] = (lane - lanes.start, offset);
-                    counts[kind] += 1;
-                    (lane, offset, run) = (lane + size, offset + size, run - size);
-                }
-            }
-            for (d, out) in depth.clone().zip(out.chunks_mut(width)) {
-                let at = self.depth.at(d);
-                // SAFETY: `pack` has checked that all lanes at all depths lie in `data`, and that `out` holds the lanes.
-                unsafe {
-                    pieces[0][..counts[0]].iter().for_each(|&(l, from)| copy::<16, E, T>(data, from + at, out, l));
-                    pieces[1][..counts[1]].iter().for_each(|&(l, from)| copy::<8, E, T>(data, from + at, out, l));
-                    pieces[2][..counts[2]].iter().for_each(|&(l, from)| copy::<4, E, T>(data, from + at, out, l));
-                    pieces[3][..counts[3]].iter().for_each(|&(l, from)| copy::<1, E, T>(data, from + at, out, l));
-                }
+        let mut lane = lanes.start;
+        while lane < lanes.end {
+            let (mut run, mut offset) = (self.lane.run(lane..lanes.end), self.lane.at(lane));
+            while run > 0 {
+                // SAFETY: the caller promises that these lanes lie in `data` at all depths, and in `out`.
+                let size = unsafe {
+                    let (from, to) = (data.as_ptr().add(offset), out.add(lane - lanes.start));
+                    match run {
+                        32.. => self.copy::<32, E, T>(from, depth.clone(), to, width),
+                        16.. => self.copy::<16, E, T>(from, depth.clone(), to, width),
+                        8.. => self.copy::<8, E, T>(from, depth.clone(), to, width),
+                        4.. => self.copy::<4, E, T>(from, depth.clone(), to, width),
+                        _ => self.copy::<1, E, T>(from, depth.clone(), to, width),
+                    }
+                };
+                (lane, offset, run) = (lane + size, offset + size, run - size);
             }
         }
     }
 
+    /// N lanes at every depth. Gives N.
+    #[inline(always)]
+    unsafe fn copy<const N: usize, E: Widen, T: Real>(
+        &self,
+        from: *const E,
+        depth: Range<usize>,
+        mut to: *mut T,
+        width: usize,
+    ) -> usize {
+        let mut step = |at: usize| {
+            // SAFETY: the caller promises that N values lie at both addresses; an array has the layout of its values.
+            let (from, out) = unsafe { (&*from.add(at).cast::<[E; N]>(), &mut *to.cast::<[T; N]>()) };
+            out.iter_mut().zip(from).for_each(|(out, x)| *out = x.widen());
+            to = to.wrapping_add(width);
+        };
+        match self.depth {
+            Index::Stride(stride) => depth.for_each(|d| step(d * stride)),
+            Index::Table(table) => table[depth].iter().for_each(|&at| step(at)),
+        }
+        N
+    }
+
     /// Reads runs of the depth of up to [`BLOCK`] lanes, and writes them transposed.
-    fn pack_transposed<E: Widen, T: Real>(
+    #[inline(always)]
+    unsafe fn pack_transposed<E: Widen, T: Real>(
         &self,
         data: &[E],
+        isa: Isa,
         lanes: Range<usize>,
         depth: Range<usize>,
         width: usize,
@@ -248,17 +324,21 @@ impl<'a> Operand<'a> {
         while d < depth.end {
             let run = self.depth.run(d..depth.end.min(d + BLOCK));
             let at = self.depth.at(d);
-            for (block, lane) in block.iter_mut().zip(lanes.clone()) {
-                let from = at + self.lane.at(lane);
-                if run == BLOCK {
-                    // SAFETY: `pack` has checked that the run lies in `data`.
-                    unsafe { copy::<BLOCK, E, T>(data, from, block, 0) };
-                } else {
-                    block.iter_mut().zip(&data[from..from + run]).for_each(|(out, x)| *out = x.widen());
+            for first in (0..lanes.len()).step_by(BLOCK) {
+                let count = BLOCK.min(lanes.len() - first);
+                for (l, block) in block.iter_mut().enumerate().take(count) {
+                    let from = at + self.lane.at(lanes.start + first + l);
+                    if run == BLOCK {
+                        // SAFETY: the caller promises that the run lies in `data`; an array is its values.
+                        let from = unsafe { &*data.as_ptr().add(from).cast::<[E; BLOCK]>() };
+                        block.iter_mut().zip(from).for_each(|(out, x)| *out = x.widen());
+                    } else {
+                        block.iter_mut().zip(&data[from..from + run]).for_each(|(out, x)| *out = x.widen());
+                    }
                 }
+                let out = &mut out[(d - depth.start) * width + first..];
+                T::transpose(isa, &block, [run, count], out, width);
             }
-            let out = &mut out[(d - depth.start) * width..];
-            T::transpose(&block, [run, lanes.len()], out, width);
             d += run;
         }
     }
@@ -266,23 +346,6 @@ impl<'a> Operand<'a> {
 
 /// Lanes and steps of the depth that are transposed at a time.
 pub(super) const BLOCK: usize = 16;
-/// Lanes whose pieces are listed at a time: the widest panel of B.
-const PIECES: usize = 32;
-
-/// Widens N values.
-///
-/// # Safety
-/// `data[from..from + N]` and `out[to..to + N]` exist.
-#[inline(always)]
-unsafe fn copy<const N: usize, E: Widen, T: Real>(data: &[E], from: usize, out: &mut [T], to: usize) {
-    debug_assert!(from + N <= data.len() && to + N <= out.len());
-    // SAFETY: the caller's promise; an array has the layout of a slice of its length.
-    let (x, out) =
-        unsafe { (&*data.as_ptr().add(from).cast::<[E; N]>(), &mut *out.as_mut_ptr().add(to).cast::<[T; N]>()) };
-    for (out, x) in out.iter_mut().zip(x) {
-        *out = x.widen();
-    }
-}
 
 /// A float as it lies in memory.
 trait Widen: Copy + Sync {
