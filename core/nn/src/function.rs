@@ -5,6 +5,7 @@
 
 use std::sync::Mutex;
 
+use candle_core::cpu_backend::CpuDevice;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
 };
@@ -15,7 +16,7 @@ type Vjp = dyn Fn(&Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync
 
 /// The value of a function: a tensor that the graph copies, or memory that it takes over.
 pub enum Output {
-    /// Contiguous and detached; the only kind on a GPU.
+    /// Detached, and any view of its memory; the only kind on a GPU.
     Tensor(Tensor),
     /// On the CPU, row-major.
     Cpu(CpuStorage, Shape),
@@ -58,7 +59,7 @@ pub fn cpu_tensor<T: WithDType>(data: Vec<T>, shape: impl Into<Shape>) -> Result
 
 /// Records `out` as a differentiable function of `inputs` (at most three of which may train).
 ///
-/// `out` must be contiguous and detached (computed from detached inputs). With no input that trains, `out` is returned
+/// `out` must be detached (computed from detached inputs). With no input that trains, `out` is returned
 /// as it is and `vjp` is dropped: inference builds no graph.
 pub fn function(
     name: &'static str,
@@ -102,17 +103,20 @@ impl Node {
     }
 
     fn cpu(&self) -> Result<(CpuStorage, Shape)> {
-        use candle_core::backend::BackendStorage;
+        use candle_core::backend::{BackendDevice, BackendStorage};
         let out = match self.take()? {
             Output::Cpu(storage, shape) => return Ok((storage, shape)),
             Output::Tensor(out) => out,
         };
         let (storage, layout) = out.storage_and_layout();
         match &*storage {
-            Storage::Cpu(_) if layout.contiguous_offsets().is_none() => {
-                bail!("{}: a function's output must be contiguous", self.name)
+            Storage::Cpu(cpu) => {
+                // Cloning the storage would take all of it, whatever part of it this tensor is a view of.
+                // SAFETY: the copy writes every element.
+                let mut copy = unsafe { CpuDevice.alloc_uninit(out.shape(), out.dtype())? };
+                cpu.copy_strided_src(&mut copy, 0, layout)?;
+                Ok((copy, out.shape().clone()))
             }
-            Storage::Cpu(cpu) => Ok((cpu.try_clone(layout)?, out.shape().clone())),
             _ => bail!("{}: the output is not on the CPU, its input is", self.name),
         }
     }
@@ -120,7 +124,7 @@ impl Node {
     #[cfg(feature = "cuda")]
     fn cuda(&self) -> Result<(CudaStorage, Shape)> {
         use candle_core::backend::BackendStorage;
-        let out = self.take()?.tensor()?;
+        let out = self.take()?.tensor()?.contiguous()?;
         let (storage, layout) = out.storage_and_layout();
         match &*storage {
             Storage::Cuda(cuda) => Ok((cuda.try_clone(layout)?, out.shape().clone())),
