@@ -8,6 +8,11 @@ use sconce_nn::{Conv2d, GroupNorm, Linear, Scope};
 
 use super::{Config, EPS};
 
+/// `f(x)`, after which `x` is gone.
+fn consumed(x: Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    f(&x)
+}
+
 /// Two convolutions with norms before them, around a skip.
 pub struct Resnet {
     norm1: GroupNorm,
@@ -35,7 +40,7 @@ impl Resnet {
     fn forward(&self, x: Tensor) -> Result<Tensor> {
         let h = self.conv1.forward(&self.norm1.forward_silu(&x)?)?;
         let x = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(&x)?,
+            Some(shortcut) => consumed(x, |x| shortcut.forward(x))?,
             None => x,
         };
         let h = self.conv2.forward(&self.norm2.forward_silu(&h)?)?;
@@ -100,9 +105,7 @@ impl Up {
         let x = Resnet::run(&self.resnets, x)?;
         let Some(upsample) = &self.upsample else { return Ok(x) };
         let (_, _, height, width) = x.dims4()?;
-        let doubled = upsample_nearest(&x, 2 * height, 2 * width)?;
-        drop(x);
-        upsample.forward(&doubled)
+        upsample.forward(&consumed(x, |x| upsample_nearest(x, 2 * height, 2 * width))?)
     }
 }
 
