@@ -53,7 +53,9 @@ fn main() -> Result<()> {
     time("group_norm_silu 2 320 64 64", &[image, &[320], &[320]], |x| {
         norm::group_norm_silu(&x[0], 32, Some(&x[1]), Some(&x[2]), 1e-5)
     })?;
-    time("group_norm 2 320 64 64", &[image, &[320], &[320]], |x| norm::group_norm(&x[0], 32, Some(&x[1]), Some(&x[2]), 1e-5))?;
+    time("group_norm 2 320 64 64", &[image, &[320], &[320]], |x| {
+        norm::group_norm(&x[0], 32, Some(&x[1]), Some(&x[2]), 1e-5)
+    })?;
     time("layer_norm 2 1024 640", &[&[2, 1024, 640], &[640], &[640]], |x| {
         ops::layer_norm(&x[0], Some(&x[1]), Some(&x[2]), 1e-5)
     })?;

@@ -94,7 +94,14 @@ fn hand_on(
     let rest = match leaves.len() > direct {
         true => {
             let stand_in = Tensor::zeros((), out.dtype(), out.device())?;
-            Some(hand_on("checkpoint_inputs", &leaves[direct..], first + direct, stand_in, slots.clone(), Box::new(|_| Ok(())))?)
+            Some(hand_on(
+                "checkpoint_inputs",
+                &leaves[direct..],
+                first + direct,
+                stand_in,
+                slots.clone(),
+                Box::new(|_| Ok(())),
+            )?)
         }
         false => None,
     };

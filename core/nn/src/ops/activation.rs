@@ -122,7 +122,8 @@ mod tests {
     fn gelu_has_the_values_of_the_error_function() {
         // x Phi(x) from a table of the normal distribution.
         let x = Tensor::new(&[-3.0f32, -1.0, 0.0, 0.5, 2.0], &Device::Cpu).unwrap();
-        let want = Tensor::new(&[-0.004_049_69_f64, -0.158_655_25, 0.0, 0.345_731_23, 1.954_499_74], &Device::Cpu).unwrap();
+        let want =
+            Tensor::new(&[-0.004_049_69_f64, -0.158_655_25, 0.0, 0.345_731_23, 1.954_499_74], &Device::Cpu).unwrap();
         assert!(distance(&gelu(&x).unwrap(), &want) < 1e-7);
     }
 

@@ -235,7 +235,8 @@ mod tests {
 
     fn agree(got: &[Tensor], want: &[Tensor], most: f64, about: &str) {
         for (i, (got, want)) in got.iter().zip(want).enumerate() {
-            let scale = want.abs().unwrap().max_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
+            let scale =
+                want.abs().unwrap().max_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
             let error = distance(got, want) / scale.max(0.1); // with one key, the gradient of q is zero
             assert!(error < most, "{about}: result {i} is off by {error}");
         }
@@ -289,7 +290,11 @@ mod tests {
         let x = [part(0, queries), part(1, keys - 5), part(2, keys - 5)];
         assert!(!x[0].is_contiguous());
         let want = run(&x, |[q, k, v]| {
-            plain(&split(q)?, &split(k)?, &split(v)?, Mask::None)?.transpose(1, 2)?.reshape((batch, queries, heads * width))
+            plain(&split(q)?, &split(k)?, &split(v)?, Mask::None)?.transpose(1, 2)?.reshape((
+                batch,
+                queries,
+                heads * width,
+            ))
         });
         let views = run(&x, |[q, k, v]| {
             let out = attention(&split(q)?, &split(k)?, &split(v)?, &Mask::None)?;
@@ -312,7 +317,9 @@ mod tests {
     #[test]
     fn not_a_number_is_not_hidden() {
         let [q, k, v] = inputs(1, 1, 3, 20, 8).map(|x| x.to_dtype(DType::F32).unwrap());
-        let q = (&q + Tensor::new(&[[f32::NAN], [0.0], [0.0]], &Device::Cpu).unwrap().broadcast_as((1, 1, 3, 8)).unwrap()).unwrap();
+        let q = (&q
+            + Tensor::new(&[[f32::NAN], [0.0], [0.0]], &Device::Cpu).unwrap().broadcast_as((1, 1, 3, 8)).unwrap())
+        .unwrap();
         let out = attention(&q, &k, &v, &Mask::None).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(out[..8].iter().all(|x| x.is_nan()) && out[8..].iter().all(|x| x.is_finite()));
     }

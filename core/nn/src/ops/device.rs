@@ -57,7 +57,8 @@ impl Pointwise for Gelu {
     }
     fn slope_on_device(x: &Tensor) -> Result<Tensor> {
         let below = (x * std::f64::consts::FRAC_1_SQRT_2)?.erf()?.affine(0.5, 0.5)?;
-        let density = ((x.sqr()? * -0.5)?.exp()? * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2))?;
+        let density =
+            ((x.sqr()? * -0.5)?.exp()? * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2))?;
         below + (x * density)?
     }
 }
@@ -78,7 +79,12 @@ pub(super) fn geglu_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
 }
 
 /// `n · weight + bias`, each reshaped to `shape` and absent where it is `None`.
-pub(super) fn affine(n: &Tensor, weight: &Option<Tensor>, bias: &Option<Tensor>, shape: impl Into<Shape>) -> Result<Tensor> {
+pub(super) fn affine(
+    n: &Tensor,
+    weight: &Option<Tensor>,
+    bias: &Option<Tensor>,
+    shape: impl Into<Shape>,
+) -> Result<Tensor> {
     let shape = shape.into();
     let mut out = n.clone();
     if let Some(weight) = weight {
@@ -137,16 +143,18 @@ impl Attention {
         let q = (self.q.narrow(1, first, length)?.contiguous()? * self.scale)?;
         let mut scores = q.matmul(&self.k.t()?)?.to_dtype(self.wide())?;
         if self.mask == Mask::Causal {
-            scores = scores.broadcast_add(&hidden(first, length, self.k.dim(1)?, scores.device())?.to_dtype(self.wide())?)?;
+            scores = scores
+                .broadcast_add(&hidden(first, length, self.k.dim(1)?, scores.device())?.to_dtype(self.wide())?)?;
         }
         let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
         scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)
     }
 
     pub fn forward(&self) -> Result<Tensor> {
-        let out = self.chunks()?.into_iter().map(|(first, length)| {
-            self.probabilities(first, length)?.to_dtype(self.v.dtype())?.matmul(&self.v)
-        });
+        let out = self
+            .chunks()?
+            .into_iter()
+            .map(|(first, length)| self.probabilities(first, length)?.to_dtype(self.v.dtype())?.matmul(&self.v));
         Tensor::cat(&out.collect::<Result<Vec<_>>>()?, 1)
     }
 

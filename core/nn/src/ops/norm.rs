@@ -62,7 +62,13 @@ impl Weights {
     }
 
     /// The gradients of input, weight and bias in the order of [`inputs`] and each in its own type.
-    fn order(&self, x: &Tensor, dx: Tensor, dweight: Option<Tensor>, dbias: Option<Tensor>) -> Result<Vec<Option<Tensor>>> {
+    fn order(
+        &self,
+        x: &Tensor,
+        dx: Tensor,
+        dweight: Option<Tensor>,
+        dbias: Option<Tensor>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let mut grads = vec![Some(dx.to_dtype(x.dtype())?)];
         for (param, grad) in [(&self.weight, dweight), (&self.bias, dbias)] {
             if let Some(param) = param {
@@ -271,7 +277,8 @@ mod tests {
         ];
         for op in ops {
             let run = |dtype, params| {
-                let t = [(&x, dtype), (&w, params), (&b, params)].map(|(t, d)| Var::from_tensor(&t.to_dtype(d).unwrap()).unwrap());
+                let t = [(&x, dtype), (&w, params), (&b, params)]
+                    .map(|(t, d)| Var::from_tensor(&t.to_dtype(d).unwrap()).unwrap());
                 let y = op(&t.clone().map(|var| var.into_inner())).unwrap();
                 let mut grads = (&y * dy.to_dtype(dtype).unwrap()).unwrap().sum_all().unwrap().backward().unwrap();
                 let mut all = vec![y];

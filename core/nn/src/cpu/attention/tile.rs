@@ -332,3 +332,67 @@ impl Tile for f64 {
         unsafe { micro::<f64, [f64; 8], 2, 1>(depth, a, strides, b, width, c, stride, add) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::elementwise::float::{Avx2, Avx512, Baseline};
+
+    fn check<I: Isa, T: Float + Tile>(most: f64) {
+        let number = |i: usize| T::of((i * 7919 % 101) as f64 / 50.0 - 1.0);
+        for (rows, depth, cols) in [(8, 1, 16), (16, 5, 32), (24, 33, 48), (8, 40, 80)] {
+            let (from, stride) = (2, cols + 3);
+            let mut b = Panels::new(depth + from, cols);
+            for k in 0..depth + from {
+                b.set_row(k, &(0..cols).map(|j| number(k * cols + j)).collect::<Vec<_>>());
+            }
+            let part = Part { from, depth, first: 0, cols };
+            // A by rows and by columns: the strides differ, the matrix is the same.
+            for (row, step) in [(depth, 1), (1, rows)] {
+                let mut a = vec![T::ZERO; rows * depth];
+                (0..rows * depth).for_each(|i| a[i / depth * row + i % depth * step] = number(i * 3));
+                for add in [false, true] {
+                    let mut c = vec![T::ONE; rows * stride];
+                    product::<I, T>(Left { data: &a, row, step }, &b, part, rows, &mut c, stride, add);
+                    for (i, c) in c.chunks(stride).enumerate() {
+                        for j in 0..cols {
+                            let term = |k| (number((i * depth + k) * 3) * number((k + from) * cols + j)).to_f64();
+                            let want = (0..depth).map(term).sum::<f64>() + f64::from(add);
+                            assert!((c[j].to_f64() - want).abs() < most, "{rows} {depth} {cols} at {i} {j}");
+                        }
+                        assert!(c[cols..].iter().all(|&c| c == T::ONE), "nothing is written past the columns");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_right_on_every_instruction_set() {
+        check::<Baseline, f32>(1e-4);
+        check::<Baseline, f64>(1e-12);
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                check::<Avx2, f32>(1e-4);
+                check::<Avx2, f64>(1e-12);
+            }
+            if is_x86_feature_detected!("avx512f") {
+                check::<Avx512, f32>(1e-4);
+                check::<Avx512, f64>(1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn a_matrix_is_the_same_by_rows_and_by_columns() {
+        let (mut by_rows, mut by_cols) = (Panels::<f64>::new(5, 70), Panels::new(5, 70));
+        for k in 0..5 {
+            by_rows.set_row(k, &(0..70).map(|j| (k * 70 + j) as f64).collect::<Vec<_>>());
+        }
+        for j in 0..70 {
+            by_cols.set_col(j, &(0..5).map(|k| (k * 70 + j) as f64).collect::<Vec<_>>());
+        }
+        assert_eq!(by_rows.data, by_cols.data);
+    }
+}
