@@ -76,8 +76,8 @@ impl Failure {
     fn new(exit: Exit, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         let error = error.into();
         let causes = std::iter::successors(error.source(), |e| e.source());
-        let causes = causes.map(ToString::to_string).collect();
-        Self { exit, errors: vec![Error { word: "error", message: error.to_string(), causes, help: None }] }
+        let causes = causes.map(|e| sconce_core::message(&e)).collect();
+        Self { exit, errors: vec![Error { word: "error", message: sconce_core::message(&error), causes, help: None }] }
     }
 
     /// With what was being done; the message so far becomes the cause.

@@ -120,7 +120,7 @@ fn file_text(holds: &Value) -> String {
             entries(&lora["ranks"]).map(|(rank, layers)| format!("rank {rank} on {layers} layers")).collect();
         let _ = writeln!(out, "LoRA: {}", ranks.join(", "));
         for (target, layers) in entries(&lora["targets"]) {
-            let _ = writeln!(out, "  {layers:>5} x {target}");
+            let _ = writeln!(out, "  {:>5} x {target}", layers.to_string());
         }
     }
     for (i, (key, value)) in entries(&holds["metadata"]).enumerate() {
@@ -167,7 +167,7 @@ fn folder_text(holds: &Value) -> String {
     let mut out = format!("{}\nfamily: {}, {} px\n", word("folder"), word("family"), holds["resolution_px"]);
     out += "trained and to be sampled as:\n";
     for (name, table) in entries(&holds["native"]) {
-        let _ = writeln!(out, "  {name}: {table}");
+        let _ = writeln!(out, "  {name}: {}", sconce_core::check::in_one_line(table));
     }
     out += "read from:\n";
     for (fact, place) in entries(&holds["evidence"]) {

@@ -77,7 +77,11 @@ fn sentence(text: &str) -> String {
         match c {
             '(' => depth += 1,
             ')' => depth -= 1,
-            '.' | ':' | ';' if depth == 0 && line[i + 1..].starts_with(' ') => return line[..i].to_owned(),
+            // "et al. 2022" goes on.
+            '.' if depth == 0 && line[i + 1..].trim_start().starts_with(char::is_uppercase) => {
+                return line[..i].to_owned();
+            }
+            ':' | ';' if depth == 0 && line[i + 1..].starts_with(' ') => return line[..i].to_owned(),
             _ => {}
         }
     }

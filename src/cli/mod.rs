@@ -31,14 +31,14 @@ pub use failure::Failure;
     arg_required_else_help = true,
     after_help = "\
 Start here:
-  sconce train quickstart              fine-tune the model inside the program, on the pictures inside it
+  sconce train quickstart         fine-tune the model inside the program
   sconce show recipe sdxl-lora > my.toml
-                                       a recipe to start from; every line says why it is there
-  sconce check my.toml                 what it means, before anything is loaded
-  sconce train my.toml                 run it; the same command with --resume goes on after a stop
+                                  a recipe to start from; every line says why it is there
+  sconce check my.toml            what it means, before anything is loaded
+  sconce train my.toml            run it; with --resume it goes on after a stop
 
-Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 a bad or refused recipe, 4 a bad model or data file,
-130 interrupted (after saving)."
+Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 a bad or refused recipe,
+4 a bad model or data file, 130 interrupted (after saving)."
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -27,12 +27,13 @@ use super::{Failure, print};
 #[command(after_help = "\
 Examples:
   sconce sample --model runs/my/model --prompt \"a red fox in the snow\"
-  sconce sample --model models/sdxl --lora runs/my/peft.safetensors:0.8 --prompt \"a fox\" --steps 25 --solver dpmpp-2m
-  sconce sample --model models/sdxl --prompt \"night sky\" --cfg 7 --cfg-rescale 0.7 --spacing trailing --out sky.png
+  sconce sample --model models/sdxl --lora my.safetensors:0.8 --prompt \"a fox\" --solver dpmpp-2m
+  sconce sample --model models/sdxl --prompt \"night sky\" --cfg-rescale 0.7 --spacing trailing
 
-Latents files hold one tensor, `latents`, N C H W. To hold this program against another: save the noise that the other
-starts from (unit variance), give it here by --init-latents, and compare what --save-latents writes with the other's
-final latents, before the autoencoder's scale and shift are undone.")]
+Latents files hold one tensor, `latents`, N C H W. To hold this program against another: save the
+noise that the other starts from (unit variance), give it here by --init-latents, and compare what
+--save-latents writes with the other's final latents, before the autoencoder's scale and shift are
+undone.")]
 pub struct Args {
     /// A diffusers folder, or `embedded:quickstart`.
     #[arg(long, value_name = "DIR")]

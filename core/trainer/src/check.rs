@@ -97,7 +97,7 @@ fn model(resolved: &Resolved, report: &mut Report) {
         ("solver", &native.solver),
     ] {
         let evidence = native.evidence.get(what).map_or("the family's rule", String::as_str);
-        let text = format!("{what} {} ({evidence})", short(table));
+        let text = format!("{what} {} ({evidence})", in_one_line(table));
         report.fact("checkpoint", text, json!({ "of": what, "table": table, "evidence": evidence }));
     }
 }
@@ -110,7 +110,7 @@ fn run(resolved: &Resolved, report: &mut Report) {
         Task::Autoencoder => vec!["the autoencoder".into()],
         Task::Denoiser => train.components.iter().map(|(name, rate)| format!("{name} at {rate} of the rate")).collect(),
     };
-    let how = recipe.adapter.as_ref().map_or("in full".to_owned(), |a| format!("by {}", short(&a.table())));
+    let how = recipe.adapter.as_ref().map_or("in full".to_owned(), |a| format!("by {}", in_one_line(&a.table())));
     report.fact(
         "trains",
         format!("{} {how}", parts.join(", ")),
@@ -127,15 +127,16 @@ fn run(resolved: &Resolved, report: &mut Report) {
     report.fact(
         "optimizer",
         format!(
-            "{}; rate {:.2e} at the start, {top:.2e} at most, {:.2e} at the end",
-            short(&recipe.optimizer.table()),
-            at(0.0),
-            at(1.0)
+            "{}; rate {} at the start, {} at most, {} at the end",
+            in_one_line(&recipe.optimizer.table()),
+            figure(at(0.0)),
+            figure(top),
+            figure(at(1.0))
         ),
         json!({ "optimizer": recipe.optimizer, "lr": recipe.lr, "first": at(0.0), "largest": top, "last": at(1.0) }),
     );
     if let Some(decay) = recipe.ema.decay(train.images, batch as u64) {
-        let text = format!("{}: decay {decay:.6} an update at the end", short(&recipe.ema.table()));
+        let text = format!("{}: decay {decay:.6} an update at the end", in_one_line(&recipe.ema.table()));
         report.fact("average", text, json!({ "ema": recipe.ema, "last_decay": decay }));
     }
     if train.components.values().all(|rate| *rate == 0.0) && train.task == Task::Denoiser {
@@ -147,10 +148,27 @@ fn run(resolved: &Resolved, report: &mut Report) {
     }
 }
 
+/// Three digits, whatever the size.
+fn figure(x: f64) -> String {
+    match x.abs() {
+        0.0 => "0".into(),
+        a if a.is_infinite() => "infinite".into(),
+        a if !(1e-3..1e5).contains(&a) => format!("{x:.2e}"),
+        a => {
+            let digits = (2 - a.log10().floor() as i32).clamp(0, 6) as usize;
+            let text = format!("{x:.digits$}");
+            if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+        }
+    }
+}
+
 /// A plugin's table in one line: `min-snr { gamma = 5.0 }`.
-fn short(table: &Value) -> String {
+pub fn in_one_line(table: &Value) -> String {
     let fields = |map: &serde_json::Map<String, Value>| -> Vec<String> {
-        map.iter().filter(|(k, v)| *k != "type" && !v.is_null()).map(|(k, v)| format!("{k} = {}", short(v))).collect()
+        map.iter()
+            .filter(|(k, v)| *k != "type" && !v.is_null())
+            .map(|(k, v)| format!("{k} = {}", in_one_line(v)))
+            .collect()
     };
     match table {
         Value::Object(map) => {

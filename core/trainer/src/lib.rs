@@ -14,3 +14,9 @@ pub mod step;
 pub mod train;
 
 pub use cond::Cond;
+
+/// An error as a user reads it: without the backtrace that candle writes behind its messages where one is captured.
+pub fn message(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    text.split("\n   0: ").next().unwrap_or_default().trim_end().to_owned()
+}

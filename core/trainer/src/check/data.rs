@@ -17,7 +17,7 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         .and_then(|step| Set::open(&recipe.data, Path::new(""), native.resolution_px, step, share));
     let set = match opened {
         Ok(set) => set.report,
-        Err(e) => return report.refuse("no-pictures", e.to_string(), "see data.source in the recipe"),
+        Err(e) => return report.refuse("no-pictures", crate::message(&e), "see data.source in the recipe"),
     };
     let passes = recipe.train.images as f64 / set.training as f64;
     let buckets: serde_json::Map<_, _> = set.buckets.iter().map(|((h, w), n)| (format!("{w}x{h}"), json!(n))).collect();

@@ -24,7 +24,7 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         Err(e) => {
             report.warn(
                 "no-sizes",
-                format!("the model's sizes cannot be read, so memory is not estimated: {e}"),
+                format!("the model's sizes cannot be read, so memory is not estimated: {}", crate::message(&e)),
                 "check its config.json files",
             );
             return;

@@ -3,7 +3,7 @@
 use sconce_sdk::{Choice, Kind, Noise, Objective, Schedule, registry};
 use serde_json::json;
 
-use super::{Report, short};
+use super::{Report, figure, in_one_line};
 use crate::recipe::Resolved;
 use crate::step::Process;
 
@@ -11,6 +11,8 @@ use crate::step::Process;
 const DRAWS: usize = 10_000;
 /// Where the noisy end begins: 900 of 1000.
 const NOISY: f64 = 0.9;
+/// The noisy end is starved with less than this of the loss's weight (uniform draws of equal weight: 0.1).
+const STARVED: f64 = 0.02;
 /// Recovery of x0 with coefficients above this divides by nothing.
 const BLOWS_UP: f64 = 1e6;
 
@@ -41,7 +43,7 @@ fn ends(resolved: &Resolved, report: &mut Report) {
         "schedule",
         format!(
             "{}\nSNR {} at t = {first}, {} at t = 1; share of signal left at t = 1: {}",
-            short(&schedule.table()),
+            in_one_line(&schedule.table()),
             figure(low.snr()),
             figure(high.snr()),
             figure(high.alpha)
@@ -49,15 +51,31 @@ fn ends(resolved: &Resolved, report: &mut Report) {
         json!({ "table": schedule, "first_t": first, "snr_first": finite(low.snr()), "snr_last": high.snr(), "alpha_last": high.alpha }),
     );
     let objective = &resolved.recipe.objective;
-    let pair = |n: &Noise| {
-        let [a, b] = objective.target(n);
-        format!("{} x0 {} {} eps", figure(a), if b < 0.0 { '-' } else { '+' }, figure(b.abs()))
-    };
+    let (start, end) = (pair(objective.target(&low)), pair(objective.target(&high)));
+    let target = if start == end { start } else { format!("{start} at t = {first}, {end} at t = 1") };
     report.fact(
         "objective",
-        format!("{}: y = {} at t = {first}, {} at t = 1", short(&objective.table()), pair(&low), pair(&high)),
+        format!("{}: y = {target}", in_one_line(&objective.table())),
         json!({ "table": objective, "first": objective.target(&low), "last": objective.target(&high) }),
     );
+}
+
+/// a x0 + b eps as one writes it.
+fn pair([a, b]: [f64; 2]) -> String {
+    let term = |factor: f64, name: &str| match figure(factor.abs()).as_str() {
+        "0" => None,
+        "1" => Some((factor < 0.0, name.to_owned())),
+        size => Some((factor < 0.0, format!("{size} {name}"))),
+    };
+    let terms = [term(a, "x0"), term(b, "eps")];
+    let written =
+        terms.into_iter().flatten().fold(String::new(), |sum, (negative, term)| match (sum.is_empty(), negative) {
+            (true, false) => term,
+            (true, true) => format!("-{term}"),
+            (false, false) => format!("{sum} + {term}"),
+            (false, true) => format!("{sum} - {term}"),
+        });
+    if written.is_empty() { "0".into() } else { written }
 }
 
 /// Refuses where x0 cannot be had from (x_t, y) at a time that is trained on.
@@ -141,7 +159,7 @@ fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
         "timesteps",
         format!(
             "{}: {} over t, {} of the draws above t = {NOISY}",
-            short(&recipe.timesteps.table()),
+            in_one_line(&recipe.timesteps.table()),
             bars(&draws),
             percent(noisy_draws)
         ),
@@ -151,23 +169,24 @@ fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
         "weighting",
         format!(
             "{}: {} over t, {} of the loss's weight above t = {NOISY}",
-            short(&recipe.weighting.table()),
+            in_one_line(&recipe.weighting.table()),
             bars(&weight),
             percent(share)
         ),
         json!({ "table": recipe.weighting, "by_tenth_of_t": weight, "above_0.9": share }),
     );
-    if recipe.schedule.at(1.0).alpha == 0.0 && share < 0.1 * noisy_draws {
+    if recipe.schedule.at(1.0).alpha == 0.0 && share < STARVED {
         report.warn(
             "starved-noise",
             format!(
-                "the schedule ends in pure noise so that the model can learn to set brightness there, but the weighting `{}` leaves \
-                 {} of the loss's weight on t > {NOISY}, which gets {} of the draws: the model hardly learns what the schedule is for",
+                "the schedule ends in pure noise so that the model learns to set brightness there, but the timesteps `{}` draw t > {NOISY} \
+                 in {} of the cases and the weighting `{}` leaves it {} of the loss's weight: the model hardly learns what the schedule is for",
+                recipe.timesteps.name(),
+                percent(noisy_draws),
                 recipe.weighting.name(),
                 percent(share),
-                percent(noisy_draws)
             ),
-            format!("weightings that keep half of their share there or more: {}", keeping(process, noisy_draws).join(", ")),
+            format!("uniform timesteps draw it in 10 %; weightings that keep half of the draws' share: {}", keeping(process, noisy_draws).join(", ")),
         );
     }
 }
@@ -195,9 +214,9 @@ fn sampling(resolved: &Resolved, singular: bool, report: &mut Report) {
         "sampling",
         format!(
             "{} in {} steps, spaced {}, from t = {} with {} of the signal; guidance {}{}",
-            short(&sampling.solver.table()),
+            in_one_line(&sampling.solver.table()),
             sampling.steps,
-            short(&sampling.spacing.table()),
+            in_one_line(&sampling.spacing.table()),
             figure(first.t),
             figure(first.noise.alpha),
             sampling.cfg,
@@ -249,7 +268,7 @@ fn conversion(resolved: &Resolved, report: &mut Report) {
     let mut differing = Vec::new();
     match Choice::<dyn Schedule>::from_table(&native.schedule) {
         Ok(own) if same_schedule(&*own, &*recipe.schedule) => {}
-        Ok(_) => differing.push(("schedule", short(&recipe.schedule.table()), short(&native.schedule))),
+        Ok(_) => differing.push(("schedule", in_one_line(&recipe.schedule.table()), in_one_line(&native.schedule))),
         Err(e) => report.warn(
             "unknown-native",
             format!("the checkpoint's schedule is not known here: {e}"),
@@ -258,7 +277,7 @@ fn conversion(resolved: &Resolved, report: &mut Report) {
     }
     match Choice::<dyn Objective>::from_table(&native.objective) {
         Ok(own) if same_objective(&*own, &*recipe.objective, &*recipe.schedule) => {}
-        Ok(_) => differing.push(("objective", short(&recipe.objective.table()), short(&native.objective))),
+        Ok(_) => differing.push(("objective", in_one_line(&recipe.objective.table()), in_one_line(&native.objective))),
         Err(e) => report.warn(
             "unknown-native",
             format!("the checkpoint's objective is not known here: {e}"),
@@ -303,20 +322,6 @@ fn same_objective(a: &dyn Objective, b: &dyn Objective, schedule: &dyn Schedule)
 
 fn near(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-6 * a.abs().max(b.abs()) + 1e-9
-}
-
-/// Three digits, whatever the size.
-fn figure(x: f64) -> String {
-    match x.abs() {
-        0.0 => "0".into(),
-        a if a.is_infinite() => "infinite".into(),
-        a if !(1e-3..1e5).contains(&a) => format!("{x:.2e}"),
-        a => {
-            let digits = (2 - a.log10().floor() as i32).clamp(0, 6) as usize;
-            let text = format!("{x:.digits$}");
-            if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
-        }
-    }
 }
 
 fn percent(share: f64) -> String {

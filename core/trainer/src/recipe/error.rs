@@ -145,6 +145,8 @@ fn plain(message: &str) -> String {
         ("invalid type: floating point", "invalid type: the number"),
         ("invalid type: integer", "invalid type: the number"),
         ("invalid value: integer", "invalid value: the number"),
+        ("invalid value: floating point", "invalid value: the number"),
+        ("invalid value: string", "invalid value: the text"),
         ("invalid type: string", "invalid type: the text"),
     ] {
         message = message.replacen(rust, word, 1);

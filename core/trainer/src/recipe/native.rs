@@ -22,7 +22,7 @@ pub fn family(path: &Path, named: Option<&str>) -> Result<Choice<dyn Family>, Pa
     for plugin in registry::of_kind(<dyn Family>::NAME)? {
         let family = Choice::<dyn Family>::named(plugin.name)?;
         let detected = family.detect(path);
-        if detected.map_err(|e| ParamError::new(format!("cannot read `{}`: {e}", path.display())))? {
+        if detected.map_err(|e| ParamError::new(format!("cannot read `{}`: {}", path.display(), crate::message(&e))))? {
             found.push(family);
         }
     }

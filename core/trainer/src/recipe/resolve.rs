@@ -314,14 +314,18 @@ impl Reader {
     /// Finds the checkpoint and slips its layer in.
     fn native(&mut self, model: &ModelTable) -> Option<(Native, Choice<dyn Family>, PathBuf)> {
         let found = embedded::locate(&model.path, Path::new(""))
-            .map_err(|e| (Blame::Files, "model.path", ParamError::new(e.to_string())))
+            .map_err(|e| (Blame::Files, "model.path", ParamError::new(crate::message(&e))))
             .and_then(|dir| {
                 let family = native::family(&dir, model.family.as_deref()).map_err(|e| match model.family {
                     Some(_) => (Blame::Recipe, "model.family", e),
                     None => (Blame::Files, "model.path", e),
                 })?;
                 let native = family.native(&dir).map_err(|e| {
-                    (Blame::Files, "model.path", ParamError::new(format!("cannot read the model's configs: {e}")))
+                    (
+                        Blame::Files,
+                        "model.path",
+                        ParamError::new(format!("cannot read the model's configs: {}", crate::message(&e))),
+                    )
                 })?;
                 Ok((native, family, dir))
             });

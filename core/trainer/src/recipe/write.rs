@@ -71,7 +71,9 @@ fn item(value: &Value) -> Item {
 }
 
 fn is_list_of_tables(value: &Value) -> bool {
-    value.as_array().is_some_and(|a| !a.is_empty() && a.iter().all(Value::is_object))
+    // Objects of one field read better in one line: `[{ type = "peft" }]`.
+    let long = |v: &Value| v.as_object().is_some_and(|map| map.len() > 1);
+    value.as_array().is_some_and(|a| a.iter().all(Value::is_object) && a.iter().any(long))
 }
 
 fn inline(value: &Value) -> Option<toml_edit::Value> {

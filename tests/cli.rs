@@ -1,0 +1,203 @@
+//! What the program says, word by word: help pages, explanations, and every error that a user can meet, so that each is
+//! reviewed text. See `common/program.rs` for how to update.
+
+#[path = "common/program.rs"]
+mod program;
+
+use program::{Place, snapshot};
+
+/// A whole recipe for the small model.
+const GOOD: &str = "\
+[model]
+path = \"model\"
+
+[optimizer]
+type = \"adamw\"
+lr = 1e-4
+
+[data]
+batch = 2
+[[data.source]]
+path = \"pictures\"
+
+[train]
+images = 64
+";
+
+/// The model that the tests use.
+fn place() -> Place {
+    Place::new("sd1-a")
+}
+
+/// Runs `check` on GOOD with one text in place of another.
+fn broken(name: &str, old: &str, new: &str) {
+    assert!(GOOD.contains(old), "{old:?} is in the recipe");
+    snapshot(name, &place().write("recipe.toml", &GOOD.replace(old, new)).run(&["check", "recipe.toml"]));
+}
+
+/// Runs `check` on GOOD with more below it.
+fn with(name: &str, more: &str, arguments: &[&str]) {
+    let place = place();
+    place.write("recipe.toml", &format!("{GOOD}{more}"));
+    snapshot(name, &place.run(&[&["check", "recipe.toml"], arguments].concat()));
+}
+
+#[test]
+fn help_pages() {
+    let place = place();
+    for command in ["train", "check", "sample", "list", "show", "inspect", "schema", "completions"] {
+        snapshot(&format!("help-{command}"), &place.run(&[command, "--help"]));
+    }
+    snapshot("help", &place.run(&["--help"]));
+}
+
+#[test]
+fn list_and_show() {
+    let place = place();
+    snapshot("list-weighting", &place.run(&["list", "weighting"]));
+    snapshot("list-unknown", &place.run(&["list", "wieghting"]));
+    snapshot("show-min-snr", &place.run(&["show", "weighting", "min-snr"]));
+    snapshot("show-zero-terminal-json", &place.run(&["show", "schedule", "zero-terminal", "--json"]));
+    snapshot("show-unknown", &place.run(&["show", "weighting", "min-srn"]));
+    let list = place.run(&["list"]);
+    for kind in [
+        "schedule",
+        "objective",
+        "weighting",
+        "timesteps",
+        "ema",
+        "adapter",
+        "optimizer",
+        "lr",
+        "solver",
+        "spacing",
+        "family",
+        "recipe",
+    ] {
+        assert!(list.contains(&format!("\n{kind}: ")) || list.contains(&format!("list\n{kind}: ")), "{kind} in {list}");
+    }
+}
+
+#[test]
+fn a_good_recipe() {
+    with("check-good", "", &[]);
+    with("check-good-json", "", &["--json"]);
+    with("check-resolved", "", &["--resolved"]);
+}
+
+#[test]
+fn a_conversion() {
+    let convert =
+        "[schedule]\ntype = \"zero-terminal\"\nof = { type = \"scaled-linear\" }\n[objective]\ntype = \"v\"\n";
+    with("check-conversion", convert, &["--set", "model.convert=true"]);
+    with("check-conversion-unsaid", convert, &[]);
+    with("check-starved", &format!("{convert}[weighting]\ntype = \"min-snr\"\n"), &["--set", "model.convert=true"]);
+    with(
+        "check-late-start",
+        &format!("{convert}[sampling]\nspacing = \"leading\"\n"),
+        &["--set", "model.convert=true"],
+    );
+    with("check-nothing-converted", "", &["--set", "model.convert=true"]);
+}
+
+#[test]
+fn a_refused_recipe() {
+    let singular = "[schedule]\ntype = \"zero-terminal\"\nof = { type = \"scaled-linear\" }\n";
+    with("refused-epsilon", singular, &["--set", "model.convert=true"]);
+    let place = place();
+    place.write("recipe.toml", &format!("{GOOD}{singular}"));
+    snapshot("refused-train", &place.run(&["train", "recipe.toml", "--set", "model.convert=true"]));
+}
+
+#[test]
+fn mistakes_in_a_recipe() {
+    broken("bad-unknown-field", "batch = 2", "bacth = 2");
+    broken("bad-unknown-table", "[train]", "[training]");
+    broken("bad-type", "batch = 2", "batch = \"two\"");
+    broken("bad-limit", "batch = 2", "batch = 0");
+    broken("bad-missing-field", "images = 64", "seed = 1");
+    broken("bad-missing-table", "[optimizer]\ntype = \"adamw\"\nlr = 1e-4\n", "");
+    broken("bad-plugin", "adamw", "adamww");
+    broken("bad-plugin-field", "lr = 1e-4", "learning_rate = 1e-4");
+    broken("bad-toml", "batch = 2", "batch = = 2");
+    broken(
+        "bad-several",
+        "images = 64",
+        "image = 64\n[ema]\ntype = \"constant\"\ndecay = 2.0\n[weighting]\ntype = \"x\"",
+    );
+    broken("bad-model", "\"model\"", "\"modle\"");
+    broken("bad-pictures", "\"pictures\"", "\"no-pictures\"");
+    broken("bad-extends", "[model]", "extends = \"sdxl-lra\"\n[model]");
+    with(
+        "bad-nested-field",
+        "[schedule]\ntype = \"zero-terminal\"\nof = { type = \"scaled-linear\", beta_strat = 1.0 }\n",
+        &[],
+    );
+    with("bad-set", "", &["--set", "train.images=many", "--set", "traain.seed=1"]);
+    with("bad-set-form", "", &["--set", "train.images"]);
+}
+
+#[test]
+fn mistakes_in_other_syntaxes() {
+    let place = place();
+    let yaml = "model: {path: model}\noptimizer: {type: adamw}\ndata:\n  batch: 2\n  source: [{path: pictures, repeat: 2}]\ntrain:\n  images: 6.5\n";
+    place.write("recipe.yaml", yaml).write("bad.yaml", "model: [1\ntrain: 2\n");
+    let json = "{\"model\": {\"path\": \"model\"},\n \"optimizer\": {\"type\": \"adamw\"},\n \"data\": {\"batch\": 2, \"source\": [{\"path\": \"pictures\"}]},\n \"train\": {\"imagse\": 6}}\n";
+    place.write("recipe.json", json).write("bad.json", "{\"model\": }\n");
+    for (name, file) in [
+        ("bad-yaml-fields", "recipe.yaml"),
+        ("bad-yaml", "bad.yaml"),
+        ("bad-json-fields", "recipe.json"),
+        ("bad-json", "bad.json"),
+    ] {
+        snapshot(name, &place.run(&["check", file]));
+    }
+}
+
+#[test]
+fn files_that_are_not_there_or_not_what_they_seem() {
+    let place = place();
+    place.write("cut.safetensors", "\u{10}\0\0\0\0\0\0\0{\"a\":").write("empty.safetensors", "");
+    place.write("huge.safetensors", "\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}{}");
+    for (name, file) in [
+        ("missing", "nothing"),
+        ("cut", "cut.safetensors"),
+        ("empty", "empty.safetensors"),
+        ("hostile", "huge.safetensors"),
+        ("no-model", "pictures"),
+    ] {
+        snapshot(&format!("inspect-{name}"), &place.run(&["inspect", file]));
+    }
+    snapshot("inspect-model", &place.run(&["inspect", "model"]));
+    snapshot("check-missing", &place.run(&["check", "nothing.toml"]));
+    snapshot("train-missing", &place.run(&["train", "quikstart"]));
+    snapshot("usage", &place.run(&["train"]));
+    snapshot("usage-device", &place.run(&["train", "x", "--device", "gpu"]));
+}
+
+#[test]
+fn lora_files_are_told_apart() {
+    use candle_core::{DType, Device, Tensor};
+    let place = place();
+    let tensor = |shape: (usize, usize)| Tensor::zeros(shape, DType::F16, &Device::Cpu).expect("a tensor");
+    let mut peft = std::collections::BTreeMap::new();
+    for block in 0..2 {
+        let layer = format!("unet.down_blocks.{block}.attentions.0.transformer_blocks.0.attn1.to_q");
+        peft.insert(format!("{layer}.lora_A.weight"), tensor((4, 32)));
+        peft.insert(format!("{layer}.lora_B.weight"), tensor((32, 4)));
+    }
+    let header = [("sconce.recipe".to_owned(), "[train]\nimages = 1\n".to_owned())].into();
+    sconce::nn::weights::save(&place.path("peft.safetensors"), &peft, &header).expect("saved");
+    snapshot("inspect-lora", &place.run(&["inspect", "peft.safetensors"]));
+    snapshot("inspect-lora-json", &place.run(&["inspect", "peft.safetensors", "--json"]));
+    snapshot("inspect-recipe", &place.run(&["inspect", "peft.safetensors", "--recipe"]));
+}
+
+#[test]
+fn completions_are_scripts() {
+    let place = place();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = place.run(&["completions", shell]);
+        assert!(script.contains("inspect") && script.ends_with("-- exit 0 --\n"), "{shell}");
+    }
+}
