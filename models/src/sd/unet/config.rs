@@ -9,14 +9,15 @@ use serde_json::{Map, Value, json};
 
 use crate::diffusers;
 
-/// One value for all levels, or one a level.
+/// One value for all levels, or one a level. A list is read as levels first: in `Each<Each<usize>>`, `[1, 2, 10]` is
+/// three levels, not one value that is a list.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Each<T> {
-    /// For all levels.
-    All(T),
     /// By level, the finest first.
     Levels(Vec<T>),
+    /// For all levels.
+    All(T),
 }
 
 impl<T: Clone> Each<T> {
