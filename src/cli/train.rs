@@ -1,9 +1,15 @@
 //! `sconce train`: runs a recipe.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Failure;
+use indicatif::{ProgressBar, ProgressStyle};
+use sconce_core::recipe::{RecipeSource, resolve};
+use sconce_core::train::{self, Ended, Event, GroundLuminance, Observer, Options, Start};
+
 use super::args::DeviceArg;
+use super::{Failure, print};
 
 /// Run a recipe.
 ///
@@ -16,10 +22,11 @@ Examples:
   sconce train my.toml
   sconce train my.toml --set train.images=200 --set optimizer.lr=5e-5
   sconce train my.toml --resume
-  sconce train sdxl-lora --set model.path=models/sdxl --set 'data.source=[{ path = \"pictures\" }]'
+  sconce train sdxl-lora --set model.path=models/sdxl --set data.source.0.path=pictures
 
-A recipe's fields can also come from the environment: SCONCE_TRAIN__IMAGES=200 is train.images = 200. Stronger first:
---set, the environment, the recipe, what it extends, the checkpoint's own settings, the defaults.")]
+A recipe's fields can also come from the environment: SCONCE_TRAIN__IMAGES=200 is
+train.images = 200. Strongest first: --set, the environment, the recipe, what it extends,
+the checkpoint's own settings, the defaults.")]
 pub struct Args {
     /// A recipe file (.toml, .yaml, .json), or a built-in recipe's name (`sconce list recipe`).
     #[arg(value_name = "RECIPE")]
@@ -47,17 +54,139 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
-    execute(args)
-}
-
-// ---- the run itself: filled in with the trainer ----
-
-fn execute(args: Args) -> Result<(), Failure> {
-    let source = sconce_core::recipe::RecipeSource::named(&args.recipe);
-    let resolved = sconce_core::recipe::resolve(&source, &args.set)?;
+    let resolved = resolve(&RecipeSource::named(&args.recipe), &args.set)?;
     let report = sconce_core::check::without_pictures(&resolved);
     if !report.refusals.is_empty() {
         return Err(Failure::refused(&report.refusals));
     }
-    Err(Failure::run("this build has no trainer"))
+    for note in &report.warnings {
+        eprintln!("warning: {}\n  help: {}", note.message, note.help);
+    }
+    let own = || resolved.recipe.output.dir.clone().unwrap_or_else(|| Path::new("runs").join(&resolved.name));
+    let options = Options {
+        out: args.out.clone().unwrap_or_else(own),
+        device: args.device.open()?,
+        start: if args.resume { Start::Resume } else { Start::Fresh },
+        stop: Arc::new(AtomicBool::new(false)),
+    };
+    let stop = options.stop.clone();
+    // A second Ctrl-C ends the program at once: the newest checkpoint is whole in any case.
+    let handler = move || {
+        if stop.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step, with a checkpoint; again to stop at once");
+    };
+    ctrlc::set_handler(handler).map_err(Failure::run)?;
+    let mut screen = Screen::default();
+    match train::run(&resolved, &options, &mut screen) {
+        Ok(Ended::Whole(files)) => {
+            screen.finish();
+            print(&screen.grounds())?;
+            files.iter().try_for_each(|file| print(&format!("wrote {}\n", file.display())))
+        }
+        Ok(Ended::Stopped(checkpoint)) => {
+            screen.finish();
+            let message = format!("saved {}; go on with --resume", checkpoint.display());
+            Err(Failure::interrupted(message))
+        }
+        Err(error) => {
+            screen.finish();
+            Err(Failure::run(error))
+        }
+    }
+}
+
+/// What a run looks like in a terminal: a bar, and a line for each thing that happens beside it.
+#[derive(Default)]
+struct Screen {
+    bar: Option<ProgressBar>,
+    /// The loss as shown: an average over about 50 updates.
+    loss: Option<f64>,
+    measured: Vec<(u64, Vec<GroundLuminance>)>,
+}
+
+impl Observer for Screen {
+    fn see(&mut self, event: &Event) -> candle_core::Result<()> {
+        match event {
+            Event::Loaded(native, trains, all) => {
+                self.line(&format!(
+                    "model      {}, {} of {} parameters train",
+                    native.family,
+                    count(*trains),
+                    count(*all)
+                ));
+            }
+            Event::Data(report) => self.line(&format!("data       {}", report.to_string().trim_end())),
+            Event::Encoding(done, total) => {
+                self.bar("encoding pictures and captions", *total as u64, *done as u64);
+            }
+            Event::Resumed(images) => self.line(&format!("resumed at {images} images")),
+            Event::Step(r) => {
+                let loss = self.loss.map_or(r.loss, |l| l + 0.02 * (r.loss - l));
+                self.loss = Some(loss);
+                let text = format!("loss {loss:.4}  {:.1} images/s  lr {:.1e}", r.images_per_sec, r.lr);
+                self.bar(&text, r.images_total, r.images.min(r.images_total));
+            }
+            Event::Validated(images, values) => {
+                let all: Vec<String> = values.iter().map(|(name, v)| format!("{name} {v:.4}")).collect();
+                self.line(&format!("{images:>9}  validation: {}", all.join("  ")));
+            }
+            Event::Drawn(images, path) => self.line(&format!("{images:>9}  drew {}", path.display())),
+            Event::Measured(images, grounds) => self.measured.push((*images, grounds.to_vec())),
+            Event::Saved(images, path) => self.line(&format!("{images:>9}  saved {}", path.display())),
+        }
+        Ok(())
+    }
+}
+
+impl Screen {
+    fn bar(&mut self, text: &str, length: u64, position: u64) {
+        let bar = self.bar.get_or_insert_with(|| {
+            let style = "{bar:30} {pos}/{len} images  {msg}  {eta} left";
+            ProgressBar::new(length).with_style(ProgressStyle::with_template(style).expect("the template is right"))
+        });
+        if bar.length() != Some(length) {
+            bar.set_length(length);
+            bar.reset();
+        }
+        bar.set_message(text.to_owned());
+        bar.set_position(position);
+    }
+
+    /// A line above the bar, on standard error: standard output is for what was written.
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// The luminance of grounds before and after, beside the data's own.
+    fn grounds(&self) -> String {
+        let (Some((_, first)), Some((_, last))) = (self.measured.first(), self.measured.last()) else {
+            return String::new();
+        };
+        let mut out =
+            String::from("mean luminance in the corners of drawn pictures\nground     before   after    data\n");
+        for (before, after) in first.iter().zip(last) {
+            out += &format!("{:8} {:8.3} {:7.3} {:7.3}\n", after.ground, before.drawn, after.drawn, after.data);
+        }
+        out
+    }
+}
+
+/// A count with a unit: `6.98 M`.
+fn count(n: usize) -> String {
+    match n as f64 {
+        n if n >= 1e9 => format!("{:.2} B", n / 1e9),
+        n if n >= 1e6 => format!("{:.2} M", n / 1e6),
+        n => format!("{:.1} k", n / 1e3),
+    }
 }

@@ -1,4 +1,4 @@
-//! Files inside the program: `embedded:NAME` wherever a recipe takes a path. They are unpacked once into the user's
+//! Files inside the program: `embedded:NAME` or `embedded:NAME/folder` wherever a recipe takes a path. They are unpacked once into the user's
 //! cache folder, under a name made from their content, so that everything downstream sees ordinary folders.
 
 use std::path::{Path, PathBuf};
@@ -21,7 +21,10 @@ inventory::collect!(Embedded);
 pub fn locate(path: &str, base: &Path) -> Result<PathBuf> {
     match path.strip_prefix("embedded:") {
         None => Ok(base.join(path)),
-        Some(name) => unpack(name),
+        Some(inside) => {
+            let (name, rest) = inside.split_once('/').unwrap_or((inside, ""));
+            Ok(unpack(name)?.join(rest))
+        }
     }
 }
 

@@ -198,6 +198,24 @@ impl Autoencoder for AutoencoderKl {
         self.config.latent_channels
     }
 
+    /// The second half of the encoder's last convolution gives the log-variance: its bias becomes `value`, its weight a
+    /// tenth.
+    fn start_log_variance(&self, value: f64) -> Result<()> {
+        let last = if self.quant.is_some() { "quant_conv" } else { "encoder.conv_out" };
+        let channels = self.config.latent_channels;
+        for param in self.store.params() {
+            let old = param.tensor().detach();
+            let mean = || old.narrow(0, 0, channels);
+            let log_variance = match param.name().strip_prefix(last) {
+                Some(".weight") => (old.narrow(0, channels, channels)? * 0.1)?,
+                Some(".bias") => (mean()?.zeros_like()? + value)?,
+                _ => continue,
+            };
+            param.set(&Tensor::cat(&[&mean()?, &log_variance], 0)?)?;
+        }
+        Ok(())
+    }
+
     fn store(&self) -> &Arc<Store> {
         &self.store
     }

@@ -119,7 +119,7 @@ impl LayerAdapter for LowRank {
         let (down, up) = (self.down.tensor(), self.up.tensor());
         let low = match layer.shape() {
             Shape::Linear { .. } => linear(&linear(x, &down, None)?, &up, None)?,
-            Shape::Conv { conv, .. } => conv2d(&conv2d(x, &down, None, conv)?, &up, None, Conv::same(1))?,
+            Shape::Conv { conv, .. } => conv2d(&conv2d(x, &down, None, conv)?, &up, None, Conv::default())?,
         };
         base(x)? + (low * self.scale)?
     }

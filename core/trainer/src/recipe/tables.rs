@@ -264,6 +264,13 @@ pub struct PreviewTable {
     /// Noise of the first picture.
     #[serde(default)]
     pub seed: u64,
+    /// Grounds of the data whose luminance is measured in the corners of drawn pictures, before and after: how much of
+    /// the data's dynamic range the model reaches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measure_grounds: Vec<String>,
+    /// What is drawn on each of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measure_captions: Vec<String>,
     /// Height in pixels. Default: the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height_px: Option<u32>,

@@ -101,11 +101,15 @@ impl Task for AutoencoderTask<'_> {
     }
 
     /// Pictures above, what comes back below.
-    fn draw(&mut self, to: &Path) -> Result<()> {
+    fn draw(&mut self, _: u64, to: &Path) -> Result<()> {
         let x = self.shown(12)?;
         let vae = self.job.model.autoencoder();
         let back = vae.decode(&vae.encode(&x)?.mean.detach())?.detach();
         preview::sheet(&[x, back], to)
+    }
+
+    fn measure(&mut self, _: u64) -> Result<Vec<preview::GroundLuminance>> {
+        Ok(Vec::new())
     }
 
     fn write(&mut self, weights: &Weights, out: &Path) -> Result<Vec<PathBuf>> {

@@ -229,8 +229,12 @@ impl Task for DenoiserTask<'_> {
         Ok(values)
     }
 
-    fn draw(&mut self, to: &Path) -> Result<()> {
-        preview::draw(self.job, to)
+    fn draw(&mut self, images: u64, to: &Path) -> Result<()> {
+        preview::draw(self.job, images, to)
+    }
+
+    fn measure(&mut self, images: u64) -> Result<Vec<preview::GroundLuminance>> {
+        preview::measure(self.job, images)
     }
 
     fn write(&mut self, weights: &Weights, out: &Path) -> Result<Vec<PathBuf>> {

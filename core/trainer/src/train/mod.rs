@@ -15,4 +15,5 @@ mod weights;
 pub use log::Logs;
 pub use memory::{peak_bytes, resident_bytes};
 pub use output::{Header, header};
-pub use run::{Ended, Event, Observer, Options, Start, run};
+pub use preview::GroundLuminance;
+pub use run::{Ended, Event, Observer, Options, Start, StepReport, run};

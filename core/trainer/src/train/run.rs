@@ -14,6 +14,7 @@ use super::checkpoint::{Checkpoints, Progress};
 use super::denoiser::DenoiserTask;
 use super::gradients::Gradients;
 use super::log::Logs;
+use super::preview::GroundLuminance;
 use super::weights::Weights;
 use crate::data::{Order, Report, Use};
 use crate::model::{LoadOptions, Model, Native};
@@ -65,6 +66,8 @@ pub enum Event<'a> {
     Validated(u64, &'a [(String, f64)]),
     /// Pictures were drawn.
     Drawn(u64, &'a Path),
+    /// Grounds were measured in drawn pictures.
+    Measured(u64, &'a [GroundLuminance]),
     /// A checkpoint was written.
     Saved(u64, &'a Path),
 }
@@ -101,7 +104,9 @@ pub(super) trait Task {
     /// Named values on held-out pictures.
     fn validate(&mut self) -> Result<Vec<(String, f64)>>;
     /// Draws pictures to show how far the run is.
-    fn draw(&mut self, to: &Path) -> Result<()>;
+    fn draw(&mut self, images: u64, to: &Path) -> Result<()>;
+    /// Measures the grounds of drawn pictures; empty where the recipe asks for none.
+    fn measure(&mut self, images: u64) -> Result<Vec<GroundLuminance>>;
     /// Writes the result.
     fn write(&mut self, weights: &Weights, out: &Path) -> Result<Vec<PathBuf>>;
 }
@@ -204,8 +209,16 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
                 observer.see(&Event::Validated(to, &values))?;
             }
             if recipe.preview.as_ref().is_some_and(|p| due(p.every_images, from, to, total)) && !drawn(to).is_file() {
-                task.draw(&drawn(to))?;
+                task.draw(to, &drawn(to))?;
                 observer.see(&Event::Drawn(to, &drawn(to)))?;
+            }
+            if to == 0 || to >= total {
+                let grounds = task.measure(to)?;
+                let named: Vec<(&str, f64)> = grounds.iter().map(|g| (g.ground.as_str(), g.drawn)).collect();
+                if !named.is_empty() {
+                    logs.write("luminance", to, &named)?;
+                    observer.see(&Event::Measured(to, &grounds))?;
+                }
             }
             Ok(())
         })
@@ -238,7 +251,9 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
             }
         }
     }
-    let written = weights.with_average(|| task.write(&weights, &options.out))?;
+    let mut written = weights.with_average(|| task.write(&weights, &options.out))?;
+    let sheet = options.out.join("before-after.png");
+    written.extend(super::preview::before_and_after(&drawn(0), &drawn(at.images), &sheet)?);
     Ok(Ended::Whole(written))
 }
 
