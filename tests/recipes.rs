@@ -27,7 +27,9 @@ fn resolved(source: &RecipeSource, set: &[String]) -> Resolved {
 fn here(place: &Place) -> Vec<String> {
     vec![
         format!("model.path={:?}", place.path("model")),
-        format!("data.source=[{{ path = {:?}, smallest_px = 8 }}]", place.path("pictures")),
+        format!("data.source.0.path={:?}", place.path("pictures")),
+        "data.source.0.smallest_px=8".into(),
+        "data.source.0.resolution_px=128".into(),
     ]
 }
 

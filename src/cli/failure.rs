@@ -4,7 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use sconce_core::check::Note;
-use sconce_core::recipe::RecipeError;
+use sconce_core::recipe::{Blame, RecipeError};
 use sconce_sdk::ParamError;
 
 /// Whose fault it is.
@@ -70,7 +70,8 @@ impl Failure {
             causes: vec![],
             help: Some(n.help.clone()),
         };
-        Self { exit: Exit::Recipe, errors: refusals.iter().map(error).collect() }
+        let exit = if refusals.iter().all(|n| n.blame == Blame::Files) { Exit::Files } else { Exit::Recipe };
+        Self { exit, errors: refusals.iter().map(error).collect() }
     }
 
     fn new(exit: Exit, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

@@ -11,7 +11,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::recipe::{Resolved, Task};
+use crate::recipe::{Blame, Resolved, Task};
 
 /// One line of the explanation.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +33,9 @@ pub struct Note {
     pub message: String,
     /// What to do.
     pub help: String,
+    /// Whether the recipe is at fault, or the files that it names.
+    #[serde(skip)]
+    pub blame: Blame,
 }
 
 /// The explanation of a recipe.
@@ -54,11 +57,11 @@ impl Report {
     }
 
     fn warn(&mut self, id: &'static str, message: String, help: impl Into<String>) {
-        self.warnings.push(Note { id, message, help: help.into() });
+        self.warnings.push(Note { id, message, help: help.into(), blame: Blame::Recipe });
     }
 
     fn refuse(&mut self, id: &'static str, message: String, help: impl Into<String>) {
-        self.refusals.push(Note { id, message, help: help.into() });
+        self.refusals.push(Note { id, message, help: help.into(), blame: Blame::Recipe });
     }
 }
 

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::Report;
+use super::{Note, Report};
 use crate::data::Set;
-use crate::recipe::Resolved;
+use crate::recipe::{Blame, Resolved};
 
 pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     let (recipe, native) = (&resolved.recipe, &resolved.native);
@@ -17,7 +17,11 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         .and_then(|step| Set::open(&recipe.data, Path::new(""), native.resolution_px, step, share));
     let set = match opened {
         Ok(set) => set.report,
-        Err(e) => return report.refuse("no-pictures", crate::message(&e), "see data.source in the recipe"),
+        Err(e) => {
+            let help = "see data.source in the recipe".to_owned();
+            report.refusals.push(Note { id: "no-pictures", message: crate::message(&e), help, blame: Blame::Files });
+            return;
+        }
     };
     let passes = recipe.train.images as f64 / set.training as f64;
     let buckets: serde_json::Map<_, _> = set.buckets.iter().map(|((h, w), n)| (format!("{w}x{h}"), json!(n))).collect();

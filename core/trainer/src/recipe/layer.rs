@@ -116,6 +116,7 @@ pub fn inline(text: &str) -> Result<Value, Fault> {
 pub(super) fn merge(layers: &mut [Layer]) -> Result<Map<String, Value>, Fault> {
     for upper in 1..layers.len() {
         let (below, rest) = layers.split_at_mut(upper);
+        fill_lists(&mut rest[0], below);
         for lower in below {
             prune(&mut lower.value, &rest[0].value);
         }
@@ -130,6 +131,64 @@ pub(super) fn merge(layers: &mut [Layer]) -> Result<Map<String, Value>, Fault> {
         }
     }
     Ok(merged)
+}
+
+/// `--set data.source.0.path=x` changes one item of a list: the rest of the list comes from the layers below.
+fn fill_lists(upper: &mut Layer, below: &[Layer]) {
+    let mut indexed = Vec::new();
+    tables("", &upper.value, &mut |path, map| {
+        if !map.is_empty() && map.keys().all(|k| k.parse::<usize>().is_ok()) {
+            indexed.push((path.to_owned(), map.clone()));
+        }
+    });
+    for (path, changes) in indexed {
+        let Some(lower) = below.iter().rev().find(|l| l.get(&path).is_some_and(Value::is_array)) else { continue };
+        let Some(Value::Array(mut items)) = lower.get(&path).cloned() else { continue };
+        let mut copied = Vec::new();
+        leaves(&path, &Value::Array(items.clone()), &mut |leaf| copied.push(leaf.to_owned()));
+        for (index, change) in changes {
+            let Some(item) = index.parse().ok().and_then(|i: usize| items.get_mut(i)) else { continue };
+            leaves(&join(&path, &index), &change, &mut |leaf| copied.retain(|c| c != leaf));
+            overlay(item, change);
+        }
+        for leaf in copied {
+            let origin = lower.origin_of(&leaf, |m| m.value);
+            upper.origins.insert(leaf, origin);
+        }
+        let (outer, name) = path.rsplit_once('.').map_or((None, path.as_str()), |(a, b)| (Some(a), b));
+        let table = outer
+            .into_iter()
+            .flat_map(|o| o.split('.'))
+            .try_fold(&mut upper.value, |map, name| map.get_mut(name).and_then(Value::as_object_mut));
+        if let Some(table) = table {
+            table.insert(name.to_owned(), Value::Array(items));
+        }
+    }
+}
+
+fn overlay(below: &mut Value, above: Value) {
+    match (below, above) {
+        (Value::Object(low), Value::Object(high)) => {
+            for (name, value) in high {
+                match low.get_mut(&name) {
+                    Some(old) => overlay(old, value),
+                    None => drop(low.insert(name, value)),
+                }
+            }
+        }
+        (low, high) => *low = high,
+    }
+}
+
+/// Every table in a table, with its path.
+fn tables(path: &str, map: &Map<String, Value>, visit: &mut impl FnMut(&str, &Map<String, Value>)) {
+    for (name, value) in map {
+        if let Value::Object(inner) = value {
+            let path = join(path, name);
+            visit(&path, inner);
+            tables(&path, inner, visit);
+        }
+    }
 }
 
 fn prune(lower: &mut Map<String, Value>, upper: &Map<String, Value>) {
@@ -169,8 +228,11 @@ pub(super) fn locate(layers: &[Layer], path: &str, part: fn(&Mark) -> Position) 
 }
 
 /// Every leaf's path in a value.
-pub(super) fn leaves(path: &str, value: &Value, visit: &mut impl FnMut(&str)) {
+pub(super) fn leaves(path: &str, value: &Value, visit: &mut dyn FnMut(&str)) {
     match value {
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            items.iter().enumerate().for_each(|(i, value)| leaves(&join(path, &i.to_string()), value, visit));
+        }
         Value::Object(map) if !map.is_empty() => {
             map.iter().for_each(|(name, value)| leaves(&join(path, name), value, visit));
         }
@@ -201,6 +263,20 @@ mod tests {
         assert_eq!(back["schedule"], json!({"type": "scaled-linear", "beta_end": 0.2}), "nothing of the first leaks");
         let short = merge(&mut [layer(json!({"schedule": "cosine"}))]).expect("merges");
         assert_eq!(short["schedule"], json!({"type": "cosine"}));
+    }
+
+    #[test]
+    fn one_item_of_a_list_can_be_set() {
+        let text = "[[data.source]]\npath = 'a'\nrepeats = 2\n[[data.source]]\npath = 'b'\n";
+        let file = Layer::text("r.toml", text, Syntax::Toml).expect("parses");
+        let set = Layer::assignment(Origin::Set("s".into()), "data.source.0.path", "c").expect("a path");
+        let mut layers = [file, set];
+        let merged = merge(&mut layers).expect("merges");
+        assert_eq!(merged["data"]["source"], json!([{"path": "c", "repeats": 2}, {"path": "b"}]));
+        let origin = |path| locate(&layers, path, |m| m.value).expect("located").to_string();
+        assert_eq!(origin("data.source.0.path"), "--set s");
+        assert_eq!(origin("data.source.0.repeats"), "r.toml:3:11");
+        assert_eq!(origin("data.source.1.path"), "r.toml:5:8");
     }
 
     #[test]

@@ -212,9 +212,11 @@ fn absolute(layer: &mut Map<String, Value>, base: &Path) {
     anchor(layer.get_mut("model").and_then(|m| m.get_mut("path")));
     anchor(layer.get_mut("data").and_then(|d| d.get_mut("cache")));
     anchor(layer.get_mut("output").and_then(|o| o.get_mut("dir")));
-    let sources = layer.get_mut("data").and_then(|d| d.get_mut("source")).and_then(Value::as_array_mut);
-    for source in sources.into_iter().flatten() {
-        anchor(source.get_mut("path"));
+    // `--set data.source.0.path=x` is a table with the key `0`.
+    match layer.get_mut("data").and_then(|d| d.get_mut("source")) {
+        Some(Value::Array(sources)) => sources.iter_mut().for_each(|s| anchor(s.get_mut("path"))),
+        Some(Value::Object(sources)) => sources.values_mut().for_each(|s| anchor(s.get_mut("path"))),
+        _ => {}
     }
 }
 
