@@ -68,8 +68,8 @@ proptest! {
             let slope = 2.0 * (noise.d_alpha / noise.alpha - noise.d_sigma / noise.sigma);
             (d / noise.alpha).powi(2) / slope.abs()
         };
-        let (sin, cos) = (std::f64::consts::FRAC_PI_2 * t).sin_cos();
         let rate = std::f64::consts::FRAC_PI_2;
+        let (sin, cos) = f64::sin_cos(rate * t);
         let cosine = Noise { alpha: cos, sigma: sin, d_alpha: -rate * sin, d_sigma: rate * cos };
         let flow = named::<dyn Schedule>("rectified-flow").at(t);
         // Cosine with epsilon: sech(lambda/2). Its constant is 1/(2 pi).
