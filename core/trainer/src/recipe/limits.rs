@@ -1,6 +1,6 @@
 //! What types cannot say about the plain tables: counts that must not be zero, shares within [0, 1].
 
-use super::tables::Recipe;
+use super::tables::{Recipe, Task};
 
 /// Fields out of their limits, with what the limit is.
 pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
@@ -47,7 +47,7 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
     }
     if let Some(preview) = &recipe.preview {
         demand(
-            !preview.prompts.is_empty(),
+            !preview.prompts.is_empty() || recipe.train.task == Task::Autoencoder,
             "preview.prompts".into(),
             "names no prompt (for no previews: preview = false)",
         );

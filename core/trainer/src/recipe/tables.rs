@@ -256,7 +256,8 @@ pub struct ValidationTable {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PreviewTable {
-    /// One picture each.
+    /// One picture each; an autoencoder's run shows held-out pictures and what comes back instead.
+    #[serde(default)]
     pub prompts: Vec<String>,
     /// Every so many images; zero: before and after alone.
     #[serde(default)]

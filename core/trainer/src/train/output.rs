@@ -74,11 +74,12 @@ pub(super) fn write(
     trained_as.solver = recipe.sampling.solver.table();
     let title = recipe.output.title.clone().unwrap_or_else(|| job.resolved.name.clone());
     let dtype: DType = recipe.output.dtype.into();
+    let text = job.resolved.portable_toml();
     let header = |adapter| {
         header(&Header {
             title: &title,
             trained_as: &trained_as,
-            recipe: job.text,
+            recipe: &text,
             adapter,
             zero_terminal: recipe.schedule.at(1.0).alpha == 0.0,
         })

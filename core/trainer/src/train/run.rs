@@ -143,8 +143,6 @@ pub(super) struct PartLoss {
 pub(super) struct Job<'a> {
     pub resolved: &'a Resolved,
     pub recipe: &'a Recipe,
-    /// The resolved recipe, as text.
-    pub text: &'a str,
     pub options: &'a Options,
     pub model: &'a dyn Model,
 }
@@ -174,7 +172,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
 
     let mut stores = vec![model.backbone().store().clone(), model.autoencoder().store().clone()];
     stores.extend(model.conditioner().stores());
-    let job = Job { resolved, recipe, text, options, model: &*model };
+    let job = Job { resolved, recipe, options, model: &*model };
     let weights = Weights::prepare(recipe, &stores)?;
     let elements: usize = stores.iter().map(|s| s.elements()).sum();
     observer.see(&Event::Loaded(model.native(), weights.elements(), elements))?;

@@ -1,0 +1,63 @@
+//! A run that was killed and resumed is the run that was not: the same weights to the bit, the same loss series.
+
+#[path = "common/run.rs"]
+mod run;
+
+use std::time::{Duration, Instant};
+
+use run::Bench;
+
+/// Everything with a state at once: an average, accumulated batches, held-out pictures, a rate that changes.
+const FULL: &str = "accumulate = 2\n[ema]\ntype = \"constant\"\ndecay = 0.9\n[lr]\ntype = \"cosine\"\n\
+                    [validation]\nshare = 0.2\nevery_images = 12\n[schedule]\ntype = \"zero-terminal\"\n\
+                    of = { type = \"scaled-linear\" }\n[objective]\ntype = \"v\"\n";
+const LORA: &str = "components = { unet = 1.0, text_encoder = 0.5 }\n[adapter]\ntype = \"lora\"\nrank = 4\n\
+                    targets = [\"unet.*.attn*.to_*\", \"text_encoder.*.q_proj\", \"unet.*.conv1\"]\n";
+
+/// Starts a run, kills it as soon as it has a checkpoint, and goes on.
+fn kill_and_resume(bench: &Bench, more: &[&str]) {
+    let mut child = bench.command("killed", more).spawn().expect("the program starts");
+    let (start, checkpoints) = (Instant::now(), bench.path("killed/checkpoints"));
+    let saved = || {
+        let entries = std::fs::read_dir(&checkpoints).into_iter().flatten().flatten();
+        entries.filter(|e| e.path().extension().is_none()).count()
+    };
+    while saved() == 0 && child.try_wait().expect("a child").is_none() {
+        assert!(start.elapsed() < Duration::from_secs(300), "no checkpoint within five minutes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("it can be killed");
+    child.wait().expect("it ends");
+    let resumed: Vec<&str> = more.iter().copied().chain(["--resume"]).collect();
+    bench.train("killed", &resumed);
+}
+
+fn same_run(more: &str) {
+    let bench = Bench::new(more);
+    let convert = ["--set", "model.convert=true"];
+    bench.train("whole", &convert);
+    kill_and_resume(&bench, &convert);
+    assert_eq!(bench.weights("whole"), bench.weights("killed"));
+    assert_eq!(bench.log("whole"), bench.log("killed"));
+}
+
+#[test]
+fn a_killed_full_fine_tune_goes_on_to_the_bit() {
+    same_run(FULL);
+}
+
+#[test]
+fn a_killed_lora_run_goes_on_to_the_bit() {
+    same_run(LORA);
+}
+
+#[test]
+fn another_recipe_does_not_go_on() {
+    let bench = Bench::new("");
+    bench.train("run", &[]);
+    let output = bench.command("run", &["--resume", "--set", "optimizer.lr=1e-4"]).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("another recipe") && said.contains("lr"), "{said}");
+    let output = bench.command("run", &[]).output().expect("it starts");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"));
+}
