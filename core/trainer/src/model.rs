@@ -131,6 +131,8 @@ pub trait Autoencoder: Send + Sync {
 pub struct Native {
     /// The family's name in the registry (`sdxl`).
     pub family: String,
+    /// The architecture's name in weight files' headers (ModelSpec 1.0.1: `stable-diffusion-xl-v1-base`).
+    pub architecture: String,
     /// `[schedule]` it was trained on.
     pub schedule: Value,
     /// `[objective]` it was trained for.

@@ -25,6 +25,8 @@ use crate::vae::{self, kl::{self, AutoencoderKl}, tiny::AutoencoderTiny};
 pub struct Rule {
     /// Its name.
     pub name: &'static str,
+    /// Its name in weight files' headers (ModelSpec 1.0.1).
+    pub architecture: &'static str,
     /// How it is known.
     pub evidence: &'static str,
     /// Side of the training pictures, where the config does not say.
@@ -34,6 +36,7 @@ pub struct Rule {
 /// One CLIP-L text encoder.
 const SD1: Rule = Rule {
     name: "sd1",
+    architecture: "stable-diffusion-v1",
     evidence: "unet/config.json: no addition_embed_type; text_encoder/config.json: hidden_act = quick_gelu, as CLIP-L has",
     resolution_px: 512,
 };
@@ -41,6 +44,7 @@ const SD1: Rule = Rule {
 /// One OpenCLIP-H text encoder.
 const SD2: Rule = Rule {
     name: "sd2",
+    architecture: "stable-diffusion-v2-768-v",
     evidence: "unet/config.json: no addition_embed_type; text_encoder/config.json: hidden_act = gelu, as OpenCLIP has",
     resolution_px: 768,
 };
@@ -48,6 +52,7 @@ const SD2: Rule = Rule {
 /// Two text encoders, and the pictures' geometry as a condition.
 const SDXL: Rule = Rule {
     name: "sdxl",
+    architecture: "stable-diffusion-xl-v1-base",
     evidence: "unet/config.json: addition_embed_type = text_time; text_encoder and text_encoder_2 are there",
     resolution_px: 1024,
 };

@@ -135,7 +135,8 @@ pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
     let (resolution_px, why) = resolution(dir, rule)?;
     say("resolution_px", why);
     say("family", rule.evidence.to_owned());
-    Ok(Native { family: rule.name.to_owned(), schedule, objective, spacing, solver, resolution_px, evidence })
+    let (family, architecture) = (rule.name.to_owned(), rule.architecture.to_owned());
+    Ok(Native { family, architecture, schedule, objective, spacing, solver, resolution_px, evidence })
 }
 
 /// What the folder says where another solver or spacing samples it: the scheduler's file is read as that solver's class

@@ -80,6 +80,7 @@ double!(Family, Toy, "toy", {}, impl Family for Toy {
     fn native(&self, _: &Path) -> Result<Native> {
         Ok(Native {
             family: "toy".into(),
+            architecture: "toy".into(),
             schedule: json!({"type": "leaky", "left": 0.25}),
             objective: json!({"type": "epsilon"}),
             spacing: json!({"type": "leading", "offset": 3}),

@@ -29,13 +29,8 @@ pub struct Header<'a> {
 pub fn header(h: &Header) -> BTreeMap<String, String> {
     let name = |table: &Value| table.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
     let prediction = name(&h.trained_as.objective);
-    let architecture = match h.trained_as.family.as_str() {
-        "sd1" => "stable-diffusion-v1",
-        "sd2" => "stable-diffusion-v2-768-v",
-        "sdxl" => "stable-diffusion-xl-v1-base",
-        other => other,
-    };
-    let architecture = h.adapter.map_or(architecture.to_owned(), |a| format!("{architecture}/{a}"));
+    let base = &h.trained_as.architecture;
+    let architecture = h.adapter.map_or(base.clone(), |a| format!("{base}/{a}"));
     let side = h.trained_as.resolution_px;
     let mut fields = BTreeMap::from([
         ("modelspec.sai_model_spec", "1.0.1".to_owned()),
