@@ -109,6 +109,9 @@ const COLS: usize = 4096;
 const TILE_ROWS: usize = 336;
 const TILE_COLS: usize = 512;
 
+/// Memory of the packed panels of B that a task takes at a time where it packs its own.
+const NEAR_BYTES: usize = 256 << 10;
+
 /// The largest step up to `most` that splits `total` into even parts.
 fn even(total: usize, most: usize) -> usize {
     total.div_ceil(total.div_ceil(most).max(1)).max(1)
@@ -157,7 +160,11 @@ impl<T: Real> Job<'_, T> {
         let step = even(k, DEPTH);
         let row_panels = rows.len().div_ceil(mr);
         let col_panels = cols.len().div_ceil(nr);
-        let (tile_rows, tile_cols) = self.tiles(row_panels, col_panels);
+        // With few rows a panel of B is read once: each task packs its own, and multiplies it while it is in the cache.
+        let near = even(col_panels, (NEAR_BYTES / (nr * step.max(1) * size_of::<T>())).max(1));
+        let enough = !self.parallel || col_panels.div_ceil(near) >= 2 * rayon::current_num_threads();
+        let own = rows.len() <= TILE_ROWS && enough;
+        let (tile_rows, tile_cols) = if own { (row_panels, near) } else { self.tiles(row_panels, col_panels) };
         let across = col_panels.div_ceil(tile_cols);
         let tiles = row_panels.div_ceil(tile_rows) * across;
         let tile = |index: usize| {
@@ -174,34 +181,51 @@ impl<T: Real> Job<'_, T> {
                 self.start(span(r, mr, &rows), span(c, nr, &cols));
             });
         }
+        let shared = if own { 0 } else { col_panels };
         with_buffer::<T, _>(row_panels * mr * step, |pa| {
-            with_buffer::<T, _>(col_panels * nr * step, |pb| {
+            with_buffer::<T, _>(shared * nr * step, |pb| {
                 for depth in blocks(k, step) {
                     let (ka, kb) = (mr * depth.len(), nr * depth.len());
                     let (pa, pb) = (Panels(pa.as_mut_ptr()), Panels(pb.as_mut_ptr()));
-                    self.for_each(row_panels + col_panels, |index| {
-                        // SAFETY: panel `index` is the only task that touches these elements of the buffers, which hold
-                        // `row_panels` panels of at most `mr * step` elements and `col_panels` of `nr * step`; `gemm_with`
-                        // checked that the operands cover the product.
-                        if let Some(j) = index.checked_sub(row_panels) {
-                            let panel = unsafe { std::slice::from_raw_parts_mut(pb.at(j * kb), kb) };
-                            unsafe { self.b.pack(self.isa, span(j..j + 1, nr, &cols), depth.clone(), nr, panel) };
-                        } else {
-                            let panel = unsafe { std::slice::from_raw_parts_mut(pa.at(index * ka), ka) };
-                            let lanes = span(index..index + 1, mr, &rows);
-                            unsafe { self.a.pack(self.isa, lanes.clone(), depth.clone(), lanes.len(), panel) };
-                        }
+                    let pack_a = |i: usize| {
+                        let lanes = span(i..i + 1, mr, &rows);
+                        // SAFETY: only this task touches panel `i` of the buffer, which holds `row_panels` panels of at
+                        // most `mr * step`; `gemm_with` checked that the operand covers the product.
+                        unsafe {
+                            let panel = std::slice::from_raw_parts_mut(pa.at(i * ka), ka);
+                            self.a.pack(self.isa, lanes.clone(), depth.clone(), lanes.len(), panel)
+                        };
+                    };
+                    let pack_b = |j: usize, panel: *mut T| {
+                        // SAFETY: as for A; `panel` has room for `kb` values that only this task touches.
+                        unsafe {
+                            let panel = std::slice::from_raw_parts_mut(panel, kb);
+                            self.b.pack(self.isa, span(j..j + 1, nr, &cols), depth.clone(), nr, panel)
+                        };
+                    };
+                    self.for_each(row_panels + shared, |index| match index.checked_sub(row_panels) {
+                        Some(j) => pack_b(j, pb.at(j * kb)),
+                        None => pack_a(index),
                     });
                     let add = depth.start > 0 || !overwrite;
+                    let multiply = |r: Range<usize>, j: usize, panel: *const T| {
+                        for i in r {
+                            let (y, x) = (span(i..i + 1, mr, &rows), span(j..j + 1, nr, &cols));
+                            // SAFETY: both panels are packed, and no other task writes this tile of C.
+                            unsafe { self.tile(depth.len(), pa.at(i * ka), panel, y, x, add) };
+                        }
+                    };
                     self.for_each(tiles, |index| {
                         let (r, c) = tile(index);
-                        for j in c {
-                            for i in r.clone() {
-                                let (y, x) = (span(i..i + 1, mr, &rows), span(j..j + 1, nr, &cols));
-                                // SAFETY: both panels are packed, and no other task writes this tile of C.
-                                unsafe { self.tile(depth.len(), pa.at(i * ka), pb.at(j * kb), y, x, add) };
-                            }
+                        if !own {
+                            return c.for_each(|j| multiply(r.clone(), j, pb.at(j * kb)));
                         }
+                        with_buffer::<T, _>(kb, |panel| {
+                            for j in c {
+                                pack_b(j, panel.as_mut_ptr());
+                                multiply(r.clone(), j, panel.as_ptr());
+                            }
+                        });
                     });
                 }
             })
