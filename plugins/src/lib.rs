@@ -3,9 +3,11 @@
 //! Everything but `solver`, `adapter` and `optimizer` is `f64 -> f64`. A program that only names this package in its
 //! manifest links none of it: `use sconce_plugins as _;` does.
 
+pub mod adapter;
 pub mod ema;
 pub mod lr;
 pub mod objective;
+pub mod optimizer;
 mod range;
 pub mod schedule;
 pub mod solver;
