@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 use sconce_core::Cond;
 use sconce_core::model::{Conditioner, Geometry, LoadOptions, PromptUse};
 use sconce_nn::Store;
@@ -78,15 +78,18 @@ impl Encoder {
         let what = dir.join("model_index.json");
         match class(index, tokenizer) {
             Some("CLIPTokenizer" | "CLIPTokenizerFast") => {}
-            other => bail!("{}: `{tokenizer}` is {other:?}, expected a CLIPTokenizer", what.display()),
+            other => {
+                bail!("{}: `{tokenizer}` is {}, expected CLIPTokenizer", what.display(), other.unwrap_or("missing"))
+            }
         }
         let head = match class(index, model) {
             Some("CLIPTextModel") if model == "text_encoder" => Head::None,
             Some("CLIPTextModelWithProjection") => Head::Projection,
             other => bail!(
-                "{}: `{model}` is {other:?}; Stable Diffusion 1, 2 and XL have a CLIPTextModel, and XL a \
+                "{}: `{model}` is {}; Stable Diffusion 1, 2 and XL have a CLIPTextModel, and XL a \
                  CLIPTextModelWithProjection as `text_encoder_2`",
-                what.display()
+                what.display(),
+                other.unwrap_or("missing")
             ),
         };
         let tokenizer = ClipTokenizer::load(&dir.join(tokenizer))?;
@@ -132,7 +135,8 @@ impl Conditioner for SdConditioner {
         };
         let keep = |x: Tensor| match &keep {
             Some(rows) => {
-                x.broadcast_mul(&rows.to_dtype(x.dtype())?.reshape([&[batch], &vec![1; x.rank() - 1][..]].concat())?)
+                let dims: Vec<usize> = std::iter::once(batch).chain(vec![1; x.rank() - 1]).collect();
+                x.broadcast_mul(&rows.to_dtype(x.dtype())?.reshape(dims)?)
             }
             None => Ok(x),
         };
@@ -171,7 +175,7 @@ impl SdConditioner {
         if !prompts.iter().any(absent) {
             return Ok(None);
         }
-        let rows = prompts.iter().map(|p| f32::from(u8::from(!absent(p)))).collect();
-        Tensor::from_vec(rows, prompts.len(), &self.device)?.to_dtype(DType::F32).map(Some)
+        let rows: Vec<f32> = prompts.iter().map(|p| f32::from(u8::from(!absent(p)))).collect();
+        Tensor::from_vec(rows, prompts.len(), &self.device).map(Some)
     }
 }

@@ -25,8 +25,9 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Arc<dyn Autoencoder>> {
         Some("AutoencoderKL") => Arc::new(kl::AutoencoderKl::load(dir, options)?),
         Some("AutoencoderTiny") => Arc::new(tiny::AutoencoderTiny::load(dir, options)?),
         other => bail!(
-            "{}: `_class_name` is {other:?}, expected AutoencoderKL or AutoencoderTiny",
-            dir.join("config.json").display()
+            "{}: `_class_name` is {}, expected AutoencoderKL or AutoencoderTiny",
+            dir.join("config.json").display(),
+            other.unwrap_or("missing")
         ),
     })
 }
