@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_core::model::{Autoencoder, LoadOptions, Moments};
 use sconce_nn::ops::{Conv, upsample_nearest};
 use sconce_nn::store::Source;
@@ -140,6 +140,15 @@ impl AutoencoderTiny {
             None => Source::Files(WeightFiles::open(&diffusers::weight_files(dir)?)?),
         };
         Self::new(&Store::new(diffusers::component(dir)?, source, dtype, &options.device), layout, scaling)
+    }
+
+    /// The parameters of a diffusers folder without their values.
+    pub fn shapes(dir: &Path) -> Result<Arc<Store>> {
+        let config: Config = super::config(dir)?;
+        let layout = config.layout(&dir.join("config.json"))?;
+        let store = Store::new(diffusers::component(dir)?, Source::Shapes, DType::F32, &Device::Cpu);
+        Self::new(&store, layout, Scaling { factor: 1.0, shift: 0.0 })?;
+        Ok(store)
     }
 
     /// Loads two bare files, whose keys are the positions in each half.
