@@ -3,20 +3,21 @@
 #[path = "common/run.rs"]
 mod run;
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use run::Bench;
 
 /// Everything with a state at once: an average, accumulated batches, held-out pictures, a rate that changes.
 const FULL: &str = "accumulate = 2\n[ema]\ntype = \"constant\"\ndecay = 0.9\n[lr]\ntype = \"cosine\"\n\
-                    [validation]\nshare = 0.2\nevery_images = 12\n[schedule]\ntype = \"zero-terminal\"\n\
+                    [validation]\nshare = 0.5\nevery_images = 12\n[schedule]\ntype = \"zero-terminal\"\n\
                     of = { type = \"scaled-linear\" }\n[objective]\ntype = \"v\"\n";
 const LORA: &str = "components = { unet = 1.0, text_encoder = 0.5 }\n[adapter]\ntype = \"lora\"\nrank = 4\n\
                     targets = [\"unet.*.attn*.to_*\", \"text_encoder.*.q_proj\", \"unet.*.conv1\"]\n";
 
 /// Starts a run, kills it as soon as it has a checkpoint, and goes on.
 fn kill_and_resume(bench: &Bench, more: &[&str]) {
-    let mut child = bench.command("killed", more).spawn().expect("the program starts");
+    let mut child = bench.command("killed", more).stderr(Stdio::null()).spawn().expect("the program starts");
     let (start, checkpoints) = (Instant::now(), bench.path("killed/checkpoints"));
     let saved = || {
         let entries = std::fs::read_dir(&checkpoints).into_iter().flatten().flatten();

@@ -1,5 +1,7 @@
 //! A short training run of the program: a small model from nothing, a few pictures, a folder of its own.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
