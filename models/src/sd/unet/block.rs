@@ -83,8 +83,8 @@ pub struct Down {
 }
 
 impl Down {
-    /// From `input` channels; all levels but the last halve the resolution.
-    pub fn new(scope: &Scope, input: usize, level: &Level, is_last: bool, shared: &Shared) -> Result<Self> {
+    /// From `input` channels.
+    pub fn new(scope: &Scope, input: usize, level: &Level, shared: &Shared) -> Result<Self> {
         let stage = |(i, &depth)| {
             let input = if i == 0 { input } else { level.channels };
             Stage::new(scope, i, input, depth, level, shared)
@@ -93,7 +93,7 @@ impl Down {
         let downsample = || Downsample::new(&sampler, level.channels, shared.common.downsample_padding);
         Ok(Self {
             stages: level.down.iter().enumerate().map(stage).collect::<Result<_>>()?,
-            downsample: (!is_last).then(downsample).transpose()?,
+            downsample: level.halves.then(downsample).transpose()?,
         })
     }
 
@@ -144,14 +144,7 @@ pub struct Up {
 
 impl Up {
     /// From `input` channels, joined at each stage with the channels of `skips` (the last first).
-    pub fn new(
-        scope: &Scope,
-        input: usize,
-        skips: &mut Vec<usize>,
-        level: &Level,
-        is_last: bool,
-        shared: &Shared,
-    ) -> Result<Self> {
+    pub fn new(scope: &Scope, input: usize, skips: &mut Vec<usize>, level: &Level, shared: &Shared) -> Result<Self> {
         let stage = |(i, &depth)| {
             let input = if i == 0 { input } else { level.channels };
             let skip = skips.pop().expect("a level goes up by one stage more than down, and conv_in leaves one");
@@ -160,7 +153,7 @@ impl Up {
         let upsample = || Upsample::new(&scope.at("upsamplers").at(0), level.channels);
         Ok(Self {
             stages: level.up.iter().enumerate().map(stage).collect::<Result<_>>()?,
-            upsample: (!is_last).then(upsample).transpose()?,
+            upsample: level.doubles.then(upsample).transpose()?,
         })
     }
 

@@ -91,7 +91,7 @@ impl Default for Fields {
 }
 
 /// Fields of the format that mean other networks, each with the value that this one has.
-fn plain() -> [(&'static str, Value); 25] {
+fn plain() -> [(&'static str, Value); 22] {
     [
         ("act_fn", json!("silu")),
         ("attention_type", json!("default")),
@@ -115,9 +115,6 @@ fn plain() -> [(&'static str, Value); 25] {
         ("time_embedding_act_fn", json!(null)),
         ("time_embedding_type", json!("positional")),
         ("timestep_post_act", json!(null)),
-        ("num_vector_embeds", json!(null)),
-        ("patch_size", json!(null)),
-        ("caption_channels", json!(null)),
     ]
 }
 
@@ -181,6 +178,10 @@ pub struct Level {
     pub up: Vec<usize>,
     /// Transformer layers where it is the middle.
     pub middle: usize,
+    /// Whether a coarser level follows, for which it halves the resolution on the way down.
+    pub halves: bool,
+    /// Whether a finer level precedes, for which it doubles the resolution on the way up.
+    pub doubles: bool,
 }
 
 /// What all blocks share.
@@ -315,6 +316,8 @@ impl Fields {
                 context: contexts[i],
                 down: depths_of(down_attends, &depths[i], resnets[i])?,
                 up: depths_of(up_attends, &up_depths[i], resnets[i] + 1)?,
+                halves: i + 1 < count,
+                doubles: i > 0,
                 middle: match &depths[i] {
                     Each::All(depth) => *depth,
                     Each::Levels(depths) => depths.first().copied().unwrap_or(0),

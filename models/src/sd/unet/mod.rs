@@ -64,16 +64,14 @@ impl UNet {
         let (mut width, mut skips) = (finest.channels, vec![finest.channels]);
         let mut down = Vec::with_capacity(levels.len());
         for (i, level) in levels.iter().enumerate() {
-            let is_last = i + 1 == levels.len();
-            down.push(Down::new(&scope.at("down_blocks").at(i), width, level, is_last, &shared)?);
-            skips.extend(vec![level.channels; level.down.len() + usize::from(!is_last)]);
+            down.push(Down::new(&scope.at("down_blocks").at(i), width, level, &shared)?);
+            skips.extend(vec![level.channels; level.down.len() + usize::from(level.halves)]);
             width = level.channels;
         }
         let middle = Middle::new(&scope.at("mid_block"), coarsest, &shared)?;
         let mut up = Vec::with_capacity(levels.len());
         for (i, level) in levels.iter().rev().enumerate() {
-            let is_last = i + 1 == levels.len();
-            up.push(Up::new(&scope.at("up_blocks").at(i), width, &mut skips, level, is_last, &shared)?);
+            up.push(Up::new(&scope.at("up_blocks").at(i), width, &mut skips, level, &shared)?);
             width = level.channels;
         }
 
