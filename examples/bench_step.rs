@@ -1,0 +1,176 @@
+//! One training step of a denoiser, timed: random weights and inputs, the mean squared error, the backward pass, AdamW.
+//! `benches/step` runs it in turn with the same step in PyTorch. Prints one line of JSON.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Error, Result, Tensor};
+use clap::{Parser, ValueEnum};
+use sconce_core::Cond;
+use sconce_core::adapter::Adapter;
+use sconce_core::model::{Backbone, Recompute};
+use sconce_core::optimizer::{Optimizer, Trained};
+use sconce_core::train::peak_bytes;
+use sconce_models::sd::unet::{Config, UNet};
+use sconce_nn::checkpoint::{backward, on_big_stack};
+use sconce_nn::rng::Stream;
+use sconce_nn::store::Source;
+use sconce_nn::{Param, Store};
+use sconce_plugins::adapter::Lora;
+use sconce_plugins::optimizer::AdamW;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Times one training step of a UNet on the CPU.
+#[derive(Parser)]
+struct Args {
+    /// A UNet's config.json, in the layout of diffusers.
+    #[arg(long)]
+    config: PathBuf,
+    /// Channels, height and width of the latents.
+    #[arg(long, default_value = "4x32x32", value_parser = latent)]
+    latent: [usize; 3],
+    /// Samples of a step.
+    #[arg(long, default_value_t = 4)]
+    batch: usize,
+    /// Length of the text's context.
+    #[arg(long, default_value_t = 77)]
+    tokens: usize,
+    /// What trains: every weight, or a LoRA on the projections of all attentions.
+    #[arg(long, value_enum, default_value = "full")]
+    mode: Mode,
+    /// Rank of the LoRA.
+    #[arg(long, default_value_t = 16)]
+    rank: usize,
+    /// Type of frozen weights and activations; what trains is f32.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Type,
+    /// Keep each block's inputs alone, and compute the rest again for the backward pass.
+    #[arg(long)]
+    checkpoint: bool,
+    /// Steps that are timed.
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// Steps before them.
+    #[arg(long, default_value_t = 2)]
+    warmup: usize,
+    /// Threads of the process.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[value(rename_all = "lower")]
+enum Mode {
+    Full,
+    Lora,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "lower")]
+enum Type {
+    F32,
+    Bf16,
+}
+
+fn latent(text: &str) -> std::result::Result<[usize; 3], String> {
+    let sides: Vec<usize> = text.split('x').filter_map(|side| side.parse().ok()).collect();
+    sides.try_into().map_err(|_| "channels, height and width, such as 4x32x32".into())
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads);
+    pool.build_global().map_err(Error::wrap)?;
+    on_big_stack(|| run(&args))
+}
+
+fn run(args: &Args) -> Result<()> {
+    let dtype = match args.dtype {
+        Type::F32 => DType::F32,
+        Type::Bf16 => DType::BF16,
+    };
+    let json = sconce_models::diffusers::read_json(&args.config)?;
+    let store = Store::new("unet", Source::Random(0), dtype, &Device::Cpu);
+    let unet = UNet::new(store.clone(), Config::from_json(json.clone())?, 1000)?;
+    unet.recompute(if args.checkpoint { Recompute::Blocks } else { Recompute::Nothing });
+    let params = trained(args, &store)?;
+    let (elements, trains) = (store.elements(), params.iter().map(|p| p.var.elem_count()).sum::<usize>());
+    let adam = AdamW::default();
+    let mut optimizer = adam.start(params.clone())?;
+
+    let normal = |name: &str, dims: &[usize]| Stream::new(1, name).normal(dims, &Device::Cpu);
+    let ([channels, height, width], batch) = (args.latent, args.batch);
+    let x = normal("x", &[batch, channels, height, width])?.to_dtype(dtype)?; // B C H W
+    let target = normal("target", &[batch, channels, height, width])?; // B C H W
+    let time: Vec<f32> = Stream::new(1, "time").uniform(batch).iter().map(|u| (1000.0 * u).floor() as f32).collect();
+    let time = Tensor::new(time, &Device::Cpu)?; // B
+    let cond = conditions(args, unet.config(), &json, normal)?;
+
+    let mut step = || {
+        let output = unet.forward(&x, &time, &cond)?.to_dtype(DType::F32)?; // B C H W
+        let mut grads = backward(&(output - &target)?.sqr()?.mean_all()?)?;
+        let grads: Vec<Option<Tensor>> = params.iter().map(|p| grads.remove(&p.var)).collect();
+        optimizer.step(&grads, adam.lr)
+    };
+    let mut seconds = Vec::with_capacity(args.steps);
+    for i in 0..args.warmup + args.steps {
+        let start = Instant::now();
+        step()?;
+        if i >= args.warmup {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    let median = match seconds.len() {
+        0 => f64::NAN,
+        n => (seconds[n / 2] + seconds[(n - 1) / 2]) / 2.0,
+    };
+    let line = serde_json::json!({
+        "engine": "sconce",
+        "params_m": elements as f64 / 1e6,
+        "trained_m": trains as f64 / 1e6,
+        "median_s": median,
+        "min_s": seconds.first(),
+        "peak_mib": peak_bytes().map(|bytes| bytes >> 20),
+    });
+    println!("{line}");
+    Ok(())
+}
+
+/// The text's context and, in SDXL, its pooled embedding and the geometry.
+fn conditions(
+    args: &Args,
+    config: &Config,
+    json: &serde_json::Map<String, serde_json::Value>,
+    normal: impl Fn(&str, &[usize]) -> Result<Tensor>,
+) -> Result<Cond> {
+    let field = |name: &str| json.get(name).and_then(|v| v.as_u64()).unwrap_or_default() as usize;
+    let context = config.levels[0].context.max(field("cross_attention_dim"));
+    let cond = Cond::default().with("context", normal("context", &[args.batch, args.tokens, context])?); // B L D
+    Ok(match &config.added {
+        None => cond,
+        Some(added) => cond
+            .with("pooled", normal("pooled", &[args.batch, added.input - 6 * added.wave_width])?) // B P
+            .with("time_ids", Tensor::full(64f32, (args.batch, 6), &Device::Cpu)?), // B 6
+    })
+}
+
+/// What trains: every parameter, or a LoRA on each projection of an attention.
+fn trained(args: &Args, store: &Store) -> Result<Vec<Trained>> {
+    let train = |p: &Param| Ok(Trained { name: p.name().into(), var: p.train()?, lr_factor: 1.0, decays: true });
+    if args.mode == Mode::Full {
+        return store.params().iter().map(train).collect();
+    }
+    let lora = Lora { rank: args.rank, ..Lora::default() };
+    let mut params = Vec::new();
+    for layer in store.layers() {
+        if ["to_q", "to_k", "to_v", "to_out.0"].iter().any(|name| layer.path().ends_with(&format!(".{name}"))) {
+            let attached = lora.build("unet", &layer, &Stream::new(2, layer.path()))?;
+            layer.attach(attached.layer.clone());
+            params.extend(attached.params.values().map(train).collect::<Result<Vec<_>>>()?);
+        }
+    }
+    Ok(params)
+}
