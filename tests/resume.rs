@@ -3,7 +3,7 @@
 #[path = "common/run.rs"]
 mod run;
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use run::Bench;
@@ -61,4 +61,26 @@ fn another_recipe_does_not_go_on() {
     assert!(!output.status.success() && said.contains("another recipe") && said.contains("lr"), "{said}");
     let output = bench.command("run", &[]).output().expect("it starts");
     assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_stops() {
+    let bench = Bench::new("[adapter]\ntype = \"lora\"\nrank = 2\n");
+    // Enough images that the run is still going when it is stopped, and no checkpoint of its own before the end.
+    let long = ["--set", "train.images=3000", "--set", "train.save_every_images=0"];
+    let child = bench.command("run", &long).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let (start, log) = (Instant::now(), bench.path("run/log.jsonl"));
+    while std::fs::read_to_string(&log).map_or(0, |l| l.lines().count()) < 2 {
+        assert!(start.elapsed() < Duration::from_secs(300), "no step within five minutes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(sent.success() && output.status.code() == Some(130), "{said}");
+    assert!(said.contains("--resume"), "{said}");
+    assert!(!bench.path("run/lora-peft.safetensors").exists(), "it was not at its end");
+    let checkpoints = std::fs::read_dir(bench.path("run/checkpoints")).expect("a checkpoint").count();
+    assert_eq!(checkpoints, 1);
 }

@@ -309,9 +309,9 @@ fn log_step(logs: &mut Logs, r: &StepReport) -> Result<()> {
 /// The recipe's pictures, at the sizes that the model takes.
 fn open_set(job: &Job) -> Result<crate::data::Set> {
     let native = job.model.native();
-    let step = job.model.autoencoder().factor() * job.model.backbone().side_multiple();
+    let step = job.resolved.family.side_multiple_px(&job.resolved.model_dir)?;
     let share = job.recipe.validation.as_ref().map_or(0.0, |v| v.share);
-    let set = crate::data::Set::open(&job.recipe.data, &job.resolved.base_dir, native.resolution_px, step as u32, share)?;
+    let set = crate::data::Set::open(&job.recipe.data, &job.resolved.base_dir, native.resolution_px, step, share)?;
     if share > 0.0 && set.held_out.is_empty() {
         bail!(
             "validation.share = {share} holds out none of {} pictures: raise it, or leave the table out",
