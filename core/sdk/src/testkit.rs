@@ -66,7 +66,7 @@ pub fn schedule(schedule: &dyn Schedule, t: f64, later: f64) -> Law {
 
 /// The derivatives at t, and at the nearest point of a discrete schedule.
 fn differences(schedule: &dyn Schedule, t: f64) -> Law {
-    const H: f64 = 1e-7;
+    const H: f64 = 1e-8;
     let places = match schedule.grid().map(|n| n as f64) {
         // Only in a cell's inside, or on a point exactly, is the interpolant as smooth as a difference needs it.
         Some(n) => {
