@@ -172,7 +172,11 @@ pub fn read_with(dir: &Path, rule: &Rule, solver: Option<&str>, spacing: Option<
         (table, facts.notes) = (json!({ "type": name }), vec![]);
     }
     native.solver = table;
-    native.evidence.insert("solver".to_owned(), facts.evidence());
+    let mut evidence = facts.evidence();
+    if class.name != own.name {
+        evidence = evidence.replace(&format!("_class_name = {}", class.name), &format!("read as by {}", class.name));
+    }
+    native.evidence.insert("solver".to_owned(), evidence);
     Ok(native)
 }
 
