@@ -81,6 +81,9 @@ fn latent(text: &str) -> std::result::Result<[usize; 3], String> {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    // As the program does: candle's own threads would spin on the cores that the step uses.
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads);
     pool.build_global().map_err(Error::wrap)?;
     on_big_stack(|| run(&args))

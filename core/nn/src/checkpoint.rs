@@ -12,7 +12,8 @@ use candle_core::{Result, Tensor, Var, bail};
 use crate::function::{function, trains};
 
 thread_local! {
-    /// The gradients of variables inside checkpointed blocks, while a [`backward`] runs on this thread.
+    /// The gradients of variables, from our own operations and from inside checkpointed blocks, while a [`backward`] runs
+    /// on this thread.
     static SINK: RefCell<Option<GradStore>> = const { RefCell::new(None) };
 }
 
@@ -30,6 +31,19 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     drop(outer);
     grads.extend(inside)?;
     Ok(grads)
+}
+
+/// Adds to the gradient of `variable` in the sink, or gives it back where none is open.
+pub(crate) fn sink(variable: &Tensor, grad: Tensor) -> Result<Option<Tensor>> {
+    SINK.with_borrow_mut(|sink| {
+        let Some(sink) = sink else { return Ok(Some(grad)) };
+        let sum = match sink.remove(variable) {
+            Some(sum) => (sum + grad)?,
+            None => grad,
+        };
+        sink.insert(variable, sum.detach());
+        Ok(None)
+    })
 }
 
 /// Runs `f`, whose large stack lets graphs of any real model be walked and freed: candle does both by recursion, a few
@@ -130,9 +144,13 @@ fn block_grads(f: &Block, kept: &[Tensor], tracked: &[usize], dy: &Tensor) -> Re
     let root = Tensor::zeros((), out.dtype(), out.device())?;
     let root = function("checkpoint_root", &[&out], root, move |_| Ok(vec![Some(dy.clone())]))?;
     let mut grads = root.backward()?;
-    let ours = tracked.iter().map(|&i| match grads.remove(&inputs[i]) {
-        Some(grad) => Ok(Some(grad)),
-        None => Ok(Some(kept[i].zeros_like()?)), // unused, but candle insists
+    let ours = tracked.iter().map(|&i| {
+        let aside = SINK.with_borrow_mut(|sink| sink.as_mut().expect("checked above").remove(&inputs[i]));
+        match (grads.remove(&inputs[i]), aside) {
+            (Some(a), Some(b)) => (a + b).map(Some),
+            (None, None) => kept[i].zeros_like().map(Some), // unused, but candle insists
+            (grad, aside) => Ok(grad.or(aside)),
+        }
     });
     let ours: Vec<_> = ours.collect::<Result<_>>()?;
     let mut inside = GradStore::default();

@@ -10,6 +10,8 @@ use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
 };
 
+use crate::checkpoint;
+
 /// The vector-Jacobian product: from the output and its gradient to the gradients of the inputs, in their order.
 /// What it returns for an input that nothing trains is ignored; ask [`trains`] to save the work.
 type Vjp = dyn Fn(&Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync;
@@ -79,7 +81,8 @@ pub fn function_of_output(
 ) -> Result<Tensor> {
     let out = out.into();
     let tracked: Vec<usize> = (0..inputs.len()).filter(|&i| trains(inputs[i])).collect();
-    let node = Node { name, out: Mutex::new(Some(out)), vjp: Box::new(vjp), tracked: tracked.clone() };
+    let variables = tracked.iter().map(|&i| inputs[i].is_variable().then(|| inputs[i].clone())).collect();
+    let node = Node { name, out: Mutex::new(Some(out)), vjp: Box::new(vjp), tracked: tracked.clone(), variables };
     match tracked[..] {
         [] => node.take()?.tensor(),
         [a] => inputs[a].apply_op1(node),
@@ -94,6 +97,8 @@ struct Node {
     out: Mutex<Option<Output>>,
     vjp: Box<Vjp>,
     tracked: Vec<usize>,
+    /// Those of the tracked inputs that are variables.
+    variables: Vec<Option<Tensor>>,
 }
 
 impl Node {
@@ -137,12 +142,17 @@ impl Node {
         bail!("{}: this build has no CUDA support", self.name)
     }
 
-    /// The gradients of the tracked inputs, in the order in which candle knows them.
+    /// The gradients of the tracked inputs, in the order in which candle knows them. Those of variables go to the sink
+    /// where one is open: candle would add each to zeros of its size first.
     fn grads(&self, out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let mut all = (self.vjp)(&out.detach(), &grad.contiguous()?.detach())?;
         let mut out = [None, None, None];
-        for (slot, &i) in out.iter_mut().zip(&self.tracked) {
-            *slot = all.get_mut(i).and_then(Option::take);
+        for ((slot, &i), variable) in out.iter_mut().zip(&self.tracked).zip(&self.variables) {
+            let grad = all.get_mut(i).and_then(Option::take);
+            *slot = match (variable, grad) {
+                (Some(variable), Some(grad)) => checkpoint::sink(variable, grad)?,
+                (_, grad) => grad,
+            };
         }
         Ok(out)
     }

@@ -1,7 +1,9 @@
 //! Updates of a tensor's own memory, for optimizers and averages: candle's tensors are values, and writing a new one for
 //! each update would cost a model's worth of memory and its traffic.
 
-use candle_core::{CpuStorage, CudaStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, bail};
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, CudaStorage, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 /// Elements that one task works on.
@@ -21,6 +23,31 @@ pub fn zip(dst: &Tensor, src: &Tensor, f: impl Fn(usize, &mut [f32], &[f32]) + S
 /// Runs `f` over chunks of the memory of `dst` (f32, contiguous, on the CPU).
 pub fn each(dst: &Tensor, f: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
     dst.inplace_op1(&Each(f))
+}
+
+/// Runs `f` over chunks of the memory of all `dst` (f32, contiguous, on the CPU, three different tensors) and the same
+/// chunks of `src`: an optimizer's update of a weight and its state, in one pass.
+pub fn zip3(dst: [&Tensor; 3], src: &Tensor, f: impl Fn([&mut [f32]; 3], &[f32]) + Sync) -> Result<()> {
+    if let Some(dst) = dst.iter().find(|dst| dst.shape() != src.shape()) {
+        bail!("in-place update: {:?} against {:?}", dst.shape(), src.shape());
+    }
+    let src = src.to_dtype(candle_core::DType::F32)?.contiguous()?;
+    let (storage, layout) = src.storage_and_layout();
+    let Storage::Cpu(cpu) = &*storage else { bail!("in-place updates of three run on the CPU alone") };
+    let src = slice(cpu, layout)?;
+    whole(dst[0], |a| {
+        whole(dst[1], |b| {
+            whole(dst[2], |c| {
+                let dst = (a.par_chunks_mut(CHUNK), b.par_chunks_mut(CHUNK), c.par_chunks_mut(CHUNK));
+                dst.into_par_iter().zip(src.par_chunks(CHUNK)).for_each(|((a, b, c), src)| f([a, b, c], src));
+                Ok(())
+            })
+        })
+    })
+}
+
+fn whole(dst: &Tensor, f: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
+    dst.inplace_op1(&Whole(Cell::new(Some(f))))
 }
 
 /// `dst <- dst + weight (src - dst)`, on any device.
@@ -59,6 +86,18 @@ impl<F: Fn(usize, &mut [f32], &[f32]) + Sync> InplaceOp2 for Zip<F> {
     }
     fn cuda_fwd(&self, _: &mut CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<()> {
         bail!("in-place zip runs on the CPU alone")
+    }
+}
+
+struct Whole<F>(Cell<Option<F>>);
+
+impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for Whole<F> {
+    fn name(&self) -> &'static str {
+        "in-place whole"
+    }
+    fn cpu_fwd(&self, s: &mut CpuStorage, l: &Layout) -> Result<()> {
+        let f = self.0.take().expect("candle runs an operation once");
+        f(slice_mut(s, l)?)
     }
 }
 

@@ -123,17 +123,11 @@ impl Update {
         let (b1, b2, eps) = (self.beta1 as f32, self.beta2 as f32, self.eps as f32);
         let (decay, rate) = (self.decay as f32, (self.lr / self.correct1) as f32);
         let root = (1.0 / self.correct2.sqrt()) as f32;
-        inplace::zip(mean, grad, |_, m, g| m.iter_mut().zip(g).for_each(|(m, g)| *m += (1.0 - b1) * (g - *m)))?;
-        inplace::zip(square, grad, |_, v, g| v.iter_mut().zip(g).for_each(|(v, g)| *v += (1.0 - b2) * (g * g - *v)))?;
-        let square = square.as_tensor().flatten_all()?;
-        let (storage, layout) = square.storage_and_layout();
-        let candle_core::Storage::Cpu(candle_core::CpuStorage::F32(square)) = &*storage else {
-            bail!("the second moment is not f32 on the CPU")
-        };
-        let square = &square[layout.start_offset()..];
-        inplace::zip(weight, mean, |start, w, m| {
-            for ((w, m), v) in w.iter_mut().zip(m).zip(&square[start..]) {
-                *w = decay * *w - rate * m / (v.sqrt() * root + eps);
+        inplace::zip3([mean, square, weight], grad, |[mean, square, weight], grad| {
+            for (((m, v), w), g) in mean.iter_mut().zip(square).zip(weight).zip(grad) {
+                *m += (1.0 - b1) * (g - *m);
+                *v += (1.0 - b2) * (g * g - *v);
+                *w = decay * *w - rate * *m / (v.sqrt() * root + eps);
             }
         })
     }
