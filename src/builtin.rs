@@ -12,6 +12,7 @@ macro_rules! builtin {
 }
 
 builtin! {
+    "quickstart"
     "sd15-lora"
     "sd2-v"
     "sdxl-lora"

@@ -4,6 +4,7 @@
 
 mod builtin;
 pub mod cli;
+mod quickstart;
 
 pub use sconce_core as core;
 pub use sconce_nn as nn;
