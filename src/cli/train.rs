@@ -170,7 +170,7 @@ impl Screen {
 
     /// The luminance of grounds before and after, beside the data's own.
     fn grounds(&self) -> String {
-        let (Some((_, first)), Some((_, last))) = (self.measured.first(), self.measured.last()) else {
+        let [(0, first), .., (_, last)] = self.measured.as_slice() else {
             return String::new();
         };
         let mut out =

@@ -11,7 +11,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::recipe::{Blame, Resolved, Task};
+use crate::recipe::{Blame, Float, Resolved, Task};
 
 /// One line of the explanation.
 #[derive(Clone, Debug, Serialize)]
@@ -147,6 +147,13 @@ fn run(resolved: &Resolved, report: &mut Report) {
             "nothing-trains",
             "no component trains: every factor in train.components is 0".into(),
             "give one a factor above 0",
+        );
+    }
+    if recipe.model.dtype == Float::F16 {
+        report.refuse(
+            "f16-gradients",
+            "model.dtype = \"f16\": gradients of this size underflow in half precision, and the loss is not scaled".into(),
+            "take \"bf16\" or \"f32\"; the saved weights may still be f16 (output.dtype)",
         );
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 
 /// Named tensors with the batch first.
 #[derive(Clone, Debug, Default)]
@@ -45,8 +45,8 @@ impl Cond {
         self.0.iter().map(|(k, v)| Ok((k.clone(), f(v)?))).collect::<Result<_>>().map(Self)
     }
 
-    /// On `device`, as `dtype`.
-    pub fn to(&self, device: &Device, dtype: DType) -> Result<Self> {
-        self.map(|t| t.to_device(device)?.to_dtype(dtype))
+    /// On `device`. The type stays: a denoiser casts what it may, and sizes in pixels do not fit bf16.
+    pub fn to(&self, device: &Device) -> Result<Self> {
+        self.map(|t| t.to_device(device))
     }
 }

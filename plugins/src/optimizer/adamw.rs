@@ -109,8 +109,9 @@ impl OptimizerState for Running {
                 Some(t) => Ok(t),
                 None => bail!("the checkpoint has no optimizer state for `{}`", p.name),
             };
-            self.mean[i].set(get("mean")?)?;
-            self.square[i].set(get("square")?)?;
+            let device = p.var.device();
+            self.mean[i].set(&get("mean")?.to_device(device)?)?;
+            self.square[i].set(&get("square")?.to_device(device)?)?;
             self.updates[i] = get("updates")?.to_scalar::<i64>()?.unsigned_abs();
         }
         Ok(())

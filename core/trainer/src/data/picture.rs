@@ -92,6 +92,8 @@ pub(super) struct Probe {
     pub size: (u32, u32),
     /// SHA-256 of the file.
     pub hash: [u8; 32],
+    /// Whether parts of it may be transparent.
+    pub alpha: bool,
 }
 
 /// Reads size and hash; the pixels are not decoded.
@@ -111,7 +113,7 @@ pub(super) fn probe(path: &Path) -> Outcome<Probe> {
     use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
     let turned = matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
     let size = if turned { (w, h) } else { (h, w) };
-    Ok(Probe { size, hash: Sha256::digest(&bytes).into() })
+    Ok(Probe { size, hash: Sha256::digest(&bytes).into(), alpha: decoder.color_type().has_alpha() })
 }
 
 /// The pixels, 3 H W in [-1, 1].

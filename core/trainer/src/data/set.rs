@@ -143,12 +143,16 @@ impl Set {
         let picture = self.files.len();
         let held_out = is_held_out(&probe.hash, share);
         self.files.push(File { path: captioned.path, hash: probe.hash });
-        let grounds: Vec<(&str, [u8; 3])> = match source.grounds.as_slice() {
-            [] => vec![("", [255; 3])],
-            some => some.iter().map(|g| (g.name.as_str(), g.rgb)).collect(),
+        // An opaque picture shows no ground: it is one item, and its caption does not speak of any.
+        let grounds: Vec<(Option<&str>, [u8; 3])> = match source.grounds.as_slice() {
+            some if probe.alpha && !some.is_empty() => some.iter().map(|g| (Some(g.name.as_str()), g.rgb)).collect(),
+            _ => vec![(None, [255; 3])],
         };
         for (name, ground) in grounds {
-            let caption = source.caption.replace("{caption}", &caption).replace("{ground}", name);
+            let caption = match name {
+                None if !source.grounds.is_empty() => caption.clone(),
+                name => source.caption.replace("{caption}", &caption).replace("{ground}", name.unwrap_or_default()),
+            };
             let index = self.items.len();
             self.items.push(Item { picture, framing, ground, caption, flip: source.flip });
             if held_out {

@@ -1,6 +1,7 @@
 //! A folder of captioned pictures: each image with a `.txt` beside it, or all of them in `metadata.jsonl`.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Result, bail};
@@ -35,7 +36,7 @@ pub(super) fn scan(folder: &Path) -> Result<Vec<Captioned>> {
         bail!("{}: no image in this folder; png, jpg, webp, bmp and gif are read", folder.display());
     }
     let metadata = folder.join("metadata.jsonl");
-    if metadata.is_file() { with_metadata(folder, &metadata, &images) } else { Ok(with_text_files(images)) }
+    if metadata.is_file() { with_metadata(folder, &metadata, &images) } else { with_text_files(images) }
 }
 
 fn walk(folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
@@ -52,12 +53,13 @@ fn walk(folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn with_text_files(images: Vec<PathBuf>) -> Vec<Captioned> {
-    let caption = |path: &Path| {
-        let text = std::fs::read_to_string(path.with_extension("txt")).ok()?;
-        Some(text.trim_start_matches('\u{feff}').trim().to_owned())
+fn with_text_files(images: Vec<PathBuf>) -> Result<Vec<Captioned>> {
+    let caption = |path: &Path| match std::fs::read_to_string(path.with_extension("txt")) {
+        Ok(text) => Ok(Some(text.trim_start_matches('\u{feff}').trim().to_owned())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => bail!("{}: {e}; captions are UTF-8", path.with_extension("txt").display()),
     };
-    images.into_iter().map(|path| Captioned { caption: caption(&path), path }).collect()
+    images.into_iter().map(|path| Ok(Captioned { caption: caption(&path)?, path })).collect()
 }
 
 fn with_metadata(folder: &Path, file: &Path, images: &[PathBuf]) -> Result<Vec<Captioned>> {

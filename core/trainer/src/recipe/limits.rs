@@ -35,6 +35,12 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
     demand(train.clip_norm >= 0.0, "train.clip_norm".into(), "must be 0 (not at all) or more");
     if let Some(autoencoder) = &train.autoencoder {
         demand(autoencoder.kl_weight >= 0.0, "train.autoencoder.kl_weight".into(), "must be 0 or more");
+        let side = autoencoder.crop_px;
+        demand(
+            side.is_none_or(|px| px > 0 && px % 8 == 0),
+            "train.autoencoder.crop_px".into(),
+            "must be a multiple of 8",
+        );
     }
     for (name, factor) in &train.components {
         demand(factor.is_finite() && *factor >= 0.0, format!("train.components.{name}"), "must be 0 or more");
@@ -50,6 +56,13 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
             !preview.prompts.is_empty() || recipe.train.task == Task::Autoencoder,
             "preview.prompts".into(),
             "names no prompt (for no previews: preview = false)",
+        );
+    }
+    if let Some(preview) = recipe.preview.as_ref().filter(|p| !p.measure_grounds.is_empty()) {
+        demand(
+            !preview.measure_captions.is_empty(),
+            "preview.measure_captions".into(),
+            "is empty: name what is drawn on the grounds",
         );
     }
     demand(sampling.steps > 0, "sampling.steps".into(), "must be 1 or more");

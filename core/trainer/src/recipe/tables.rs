@@ -224,7 +224,7 @@ pub struct TrainTable {
 }
 
 /// How an autoencoder trains.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AutoencoderTable {
     /// Weight of the Kullback-Leibler divergence from a unit Gaussian, per latent value, against the mean error per
@@ -318,6 +318,12 @@ pub struct OutputTable {
     /// The title in the weight files' headers. Default: the recipe's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+}
+
+impl Default for AutoencoderTable {
+    fn default() -> Self {
+        Self { kl_weight: kl_weight(), crop_px: None, first_log_variance: None }
+    }
 }
 
 impl Default for OutputTable {

@@ -43,6 +43,13 @@ impl<'a> AutoencoderTask<'a> {
         Ok(picture)
     }
 
+    /// Pictures through the mean latents and back, one at a time: weights that train keep a graph.
+    fn back(&self, x: &Tensor) -> Result<Tensor> {
+        let vae = self.job.model.autoencoder();
+        let one = |i| Ok(vae.decode(&vae.encode(&x.narrow(0, i, 1)?)?.mean.detach())?.detach());
+        Tensor::cat(&(0..x.dim(0)?).map(one).collect::<Result<Vec<_>>>()?, 0)
+    }
+
     /// Up to 64 held-out pictures of one size, or of the training set where none is held out.
     fn shown(&mut self, limit: usize) -> Result<Tensor> {
         let from = if self.set.held_out.is_empty() { &self.set.train } else { &self.set.held_out };
@@ -93,8 +100,7 @@ impl Task for AutoencoderTask<'_> {
     /// Peak signal-to-noise ratio in dB, of pictures through the mean latents and back.
     fn validate(&mut self) -> Result<Vec<(String, f64)>> {
         let x = self.shown(64)?;
-        let vae = self.job.model.autoencoder();
-        let back = vae.decode(&vae.encode(&x)?.mean.detach())?.detach().clamp(-1f32, 1f32)?;
+        let back = self.back(&x)?.clamp(-1f32, 1f32)?;
         let errors = ((back - x)? * 0.5)?.sqr()?.flatten_from(1)?.mean(1)?.to_vec1::<f32>()?;
         let psnr = errors.iter().map(|&e| -10.0 * f64::from(e).log10()).sum::<f64>() / errors.len() as f64;
         Ok(vec![("psnr_db".to_owned(), psnr)])
@@ -103,8 +109,7 @@ impl Task for AutoencoderTask<'_> {
     /// Pictures above, what comes back below.
     fn draw(&mut self, _: u64, to: &Path) -> Result<()> {
         let x = self.shown(12)?;
-        let vae = self.job.model.autoencoder();
-        let back = vae.decode(&vae.encode(&x)?.mean.detach())?.detach();
+        let back = self.back(&x)?;
         preview::sheet(&[x, back], to)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use candle_core::{DType, Device, Result, Tensor};
 use sconce_nn::rng::Stream;
@@ -75,12 +76,21 @@ impl<'a> DenoiserTask<'a> {
         let captions: Vec<&str> = if self.encoders_train { vec![] } else { self.set.captions().into_iter().collect() };
         let total = uses.len() + captions.len();
         for (done, used) in uses.iter().enumerate() {
+            self.stop_if_asked()?;
             self.picture(used)?;
             observer.see(&Event::Encoding(done + 1, total))?;
         }
         for (done, caption) in captions.iter().enumerate() {
+            self.stop_if_asked()?;
             self.caption(caption, PromptUse::Caption)?;
             observer.see(&Event::Encoding(uses.len() + done + 1, total))?;
+        }
+        Ok(())
+    }
+
+    fn stop_if_asked(&self) -> Result<()> {
+        if self.job.options.stop.load(Ordering::Relaxed) {
+            candle_core::bail!("stopped while pictures and captions were encoded; what is done is in the cache");
         }
         Ok(())
     }
@@ -140,23 +150,26 @@ impl<'a> DenoiserTask<'a> {
         let text = if self.encoders_train {
             conditioner.encode(&prompts.iter().map(|(p, u)| (p.as_str(), *u)).collect::<Vec<_>>())?
         } else {
-            let parts = prompts.iter().map(|(p, u)| self.caption(p, *u)).collect::<Result<Vec<_>>>()?;
+            let parts = prompts.iter().map(|(p, u)| Ok((self.caption(p, *u)?, *u))).collect::<Result<Vec<_>>>()?;
             Cond::cat(&self.of_one_length(parts)?)?
         };
         let geometry: Vec<_> =
             batch.iter().map(|u| self.set.items[u.item].framing.geometry(u.mirrored)).collect();
-        text.merge(conditioner.geometry(&geometry)?).to(&self.device, self.job.model.backbone().dtype())
+        text.merge(conditioner.geometry(&geometry)?).to(&self.device)
     }
 
-    /// Token sequences of one length: a shorter one goes on with the empty prompt's, as the encoder itself would do.
-    fn of_one_length(&mut self, parts: Vec<Cond>) -> Result<Vec<Cond>> {
+    /// Token sequences of one length: a shorter one goes on with the empty prompt's for its use, as the encoder itself
+    /// would do.
+    fn of_one_length(&mut self, parts: Vec<(Cond, PromptUse)>) -> Result<Vec<Cond>> {
         let length = |c: &Cond| c.0.values().filter(|t| t.rank() == 3).map(|t| t.dims()[1]).max().unwrap_or(0);
-        let longest = parts.iter().map(length).max().unwrap_or(0);
-        if parts.iter().all(|p| length(p) == longest) {
-            return Ok(parts);
-        }
-        let empty = self.caption("", PromptUse::Caption)?;
-        let lengthen = |part: Cond| {
+        let longest = parts.iter().map(|(c, _)| length(c)).max().unwrap_or(0);
+        let mut out = Vec::with_capacity(parts.len());
+        for (part, what) in parts {
+            if length(&part) == longest {
+                out.push(part);
+                continue;
+            }
+            let empty = self.caption("", what)?;
             let grow = |(name, t): (&String, &Tensor)| {
                 let mut t = t.clone();
                 while t.rank() == 3 && t.dims()[1] < longest {
@@ -164,9 +177,9 @@ impl<'a> DenoiserTask<'a> {
                 }
                 Ok((name.clone(), t))
             };
-            part.0.iter().map(grow).collect::<Result<BTreeMap<_, _>>>().map(Cond)
-        };
-        parts.into_iter().map(lengthen).collect()
+            out.push(Cond(part.0.iter().map(grow).collect::<Result<_>>()?));
+        }
+        Ok(out)
     }
 
     fn process(&self) -> Process<'a> {

@@ -111,7 +111,7 @@ fn sampled(job: &Job, how: &How, table: &PreviewTable, prompts: &[&str], noise: 
         let start = Tensor::stack(&(0..part.len()).map(each).collect::<Result<Vec<_>>>()?, 0)?;
         let geometry = vec![Geometry::plain(height, width); part.len()];
         let cond = sampler.condition(&**model.conditioner(), part, &geometry)?;
-        let cond = cond.to(&job.options.device, model.backbone().dtype())?.map(|t| Ok(t.detach()))?;
+        let cond = cond.to(&job.options.device)?.map(|t| Ok(t.detach()))?;
         let fresh = Stream::new(table.seed, "preview solver noise").at(first as u64, 0);
         out.extend(decode(vae, &sampler.sample(&start, &cond, &fresh, &mut |_, _| Ok(()))?)?);
     }

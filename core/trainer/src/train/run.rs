@@ -158,7 +158,6 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
             found.display()
         );
     }
-    sconce_nn::weights::write_atomic(&options.out.join("recipe.toml"), |out| out.write_all(text.as_bytes()))?;
     let load = LoadOptions {
         device: options.device.clone(),
         dtype: recipe.model.dtype.into(),
@@ -185,10 +184,12 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     };
     let mut optimizer = recipe.optimizer.start(weights.params.clone())?;
     let mut at = Progress::default();
+    let resumed = newest.is_some();
     if let Some(from) = newest {
         at = checkpoints.restore(&from, text, &weights, optimizer.as_mut())?;
         observer.see(&Event::Resumed(at.images))?;
     }
+    sconce_nn::weights::write_atomic(&options.out.join("recipe.toml"), |out| out.write_all(text.as_bytes()))?;
     let mut order_now = order();
     order_now.skip_to(at.images);
     let mut logs = Logs::open(&options.out, at.images)?;
@@ -199,24 +200,30 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     let total = recipe.train.images;
     let drawn = |at: u64| options.out.join("previews").join(format!("{at:09}.png"));
     let look = |task: &mut Box<dyn Task + '_>, logs: &mut Logs, from: u64, to: u64, observer: &mut dyn Observer| {
+        let validates = recipe.validation.as_ref().is_some_and(|v| due(v.every_images, from, to, total));
+        let asked = recipe.preview.as_ref().is_some_and(|p| due(p.every_images, from, to, total));
+        // A resumed run keeps what it drew before it stopped.
+        let draws = asked && !(resumed && drawn(to).is_file());
+        let measures = recipe.preview.is_some() && (to == 0 || to >= total);
+        if !(validates || draws || measures) {
+            return Ok(()); // swapping the average in and out costs a copy of the weights
+        }
         weights.with_average(|| {
-            if recipe.validation.as_ref().is_some_and(|v| due(v.every_images, from, to, total)) {
+            if validates {
                 let values = task.validate()?;
                 let named: Vec<(&str, f64)> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
                 logs.write("validation", to, &named)?;
                 observer.see(&Event::Validated(to, &values))?;
             }
-            if recipe.preview.as_ref().is_some_and(|p| due(p.every_images, from, to, total)) && !drawn(to).is_file() {
+            if draws {
                 task.draw(to, &drawn(to))?;
                 observer.see(&Event::Drawn(to, &drawn(to)))?;
             }
-            if to == 0 || to >= total {
-                let grounds = task.measure(to)?;
+            let grounds = if measures { task.measure(to)? } else { Vec::new() };
+            if !grounds.is_empty() {
                 let named: Vec<(&str, f64)> = grounds.iter().map(|g| (g.ground.as_str(), g.drawn)).collect();
-                if !named.is_empty() {
-                    logs.write("luminance", to, &named)?;
-                    observer.see(&Event::Measured(to, &grounds))?;
-                }
+                logs.write("luminance", to, &named)?;
+                observer.see(&Event::Measured(to, &grounds))?;
             }
             Ok(())
         })
@@ -288,8 +295,7 @@ fn step(
     if !loss.is_finite() || !grad_norm.is_finite() {
         bail!(
             "after {} images the loss is {loss} and the gradient's norm {grad_norm}: the run stops before this update. \
-             The newest checkpoint is still good: lower optimizer.lr or train.clip_norm, or use model.dtype = \"bf16\" \
-             in place of f16",
+             The newest checkpoint is still good: lower optimizer.lr or train.clip_norm",
             update.images_seen
         );
     }

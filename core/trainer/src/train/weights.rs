@@ -10,7 +10,7 @@ use sconce_sdk::EmaStrategy;
 
 use crate::adapter::{Adapter, Attached, Saved};
 use crate::optimizer::Trained;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Task};
 
 /// The trained tensors, in one order for the whole run.
 pub struct Weights {
@@ -32,18 +32,26 @@ impl Weights {
                 let names: Vec<&str> = stores.iter().map(|s| s.component()).collect();
                 bail!("train.components: this model has no `{component}`, it has {}", names.join(", "));
             };
+            if (component == "vae") != (recipe.train.task == Task::Autoencoder) {
+                bail!("train.components: `{component}` gets no gradient under train.task = {:?}", recipe.train.task);
+            }
             match &recipe.adapter {
                 None => params.extend(full(store, lr_factor)?),
                 Some(adapter) => {
                     let (attached, trained) = adapted(&**adapter, store, lr_factor, recipe.train.seed)?;
+                    if trained.is_empty() {
+                        let targets = adapter.targets().join(", ");
+                        bail!("train.components: no layer of `{component}` matches adapter.targets = {targets}");
+                    }
                     adapters.extend(attached);
                     params.extend(trained);
                 }
             }
         }
-        if params.is_empty() {
-            let targets = recipe.adapter.as_ref().map(|a| a.targets().join(", ")).unwrap_or_default();
-            bail!("nothing trains: no layer of the components matches adapter.targets = {targets}");
+        let paths: Vec<String> = adapters.iter().map(|a: &Attached| format!("{}.{}", a.component, a.path)).collect();
+        let targets = recipe.adapter.iter().flat_map(|a| a.targets());
+        if let Some(idle) = targets.into_iter().find(|t| !paths.iter().any(|p| matches(t, p))) {
+            bail!("adapter.targets: no layer of the components that train matches `{idle}`");
         }
         let keeps = recipe.ema.decay(0, 1).is_some();
         let copy = |p: &Trained| Var::from_tensor(&p.var.as_tensor().detach().copy()?);
