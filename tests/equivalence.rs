@@ -159,7 +159,8 @@ fn compare(name: &str, config: &Value, run: &Value) {
     let (spacing, solver) = (made::<dyn Spacing>(spacing), made::<dyn Solver>(solver));
     let levels = solver.levels(&*spacing, &*schedule, run["steps"].as_u64().unwrap() as usize);
 
-    let numbers = |field: &str| run[field].as_array().map(|a| a.iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>());
+    let numbers =
+        |field: &str| run[field].as_array().map(|a| a.iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>());
     // Heun's are listed twice but for the first, since it asks twice.
     let once = |mut list: Vec<f64>| {
         list.dedup();

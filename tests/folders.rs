@@ -118,7 +118,8 @@ fn a_saved_folder_is_the_model_again() -> Result<()> {
         let again = family.load(folder.path(), &options(DType::F32))?;
         for (old, new) in model.backbone().store().params().iter().zip(again.backbone().store().params()) {
             assert_eq!(old.name(), new.name());
-            let (old, new) = (old.tensor().flatten_all()?.to_vec1::<f32>()?, new.tensor().flatten_all()?.to_vec1::<f32>()?);
+            let (old, new) =
+                (old.tensor().flatten_all()?.to_vec1::<f32>()?, new.tensor().flatten_all()?.to_vec1::<f32>()?);
             if new != old {
                 assert_eq!(new, [7.0; 4]);
             }
@@ -186,7 +187,8 @@ fn shards_and_variants_are_found() -> Result<()> {
     assert_eq!(weight_files(dir)?, [at("diffusion_pytorch_model.non_ema.safetensors")]);
     write("diffusion_pytorch_model.fp16.safetensors")?;
     assert_eq!(weight_files(dir)?, [at("diffusion_pytorch_model.fp16.safetensors")]);
-    let shards = ["diffusion_pytorch_model-00001-of-00002.safetensors", "diffusion_pytorch_model-00002-of-00002.safetensors"];
+    let shards =
+        ["diffusion_pytorch_model-00001-of-00002.safetensors", "diffusion_pytorch_model-00002-of-00002.safetensors"];
     for shard in shards {
         write(shard)?;
     }

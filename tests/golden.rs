@@ -17,7 +17,8 @@ const TOLERANCE: f64 = 2e-3;
 fn series(bench: &Bench, out: &str) -> Vec<(u64, f64)> {
     let of_step = |line: &str| {
         let value: Value = serde_json::from_str(line).expect("a line of JSON");
-        (value["event"] == "step").then(|| (value["images"].as_u64().expect("a count"), value["loss"].as_f64().expect("a loss")))
+        (value["event"] == "step")
+            .then(|| (value["images"].as_u64().expect("a count"), value["loss"].as_f64().expect("a loss")))
     };
     bench.log(out).lines().filter_map(of_step).collect()
 }

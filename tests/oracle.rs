@@ -16,9 +16,15 @@ fn made<K: Kind + ?Sized>(table: Value) -> Choice<K> {
 /// Data of one dimension.
 #[derive(Clone, Copy)]
 enum Data {
-    Gaussian { mean: f64, deviation: f64 },
+    Gaussian {
+        mean: f64,
+        deviation: f64,
+    },
     /// Two points, the first with this probability.
-    Points { at: [f64; 2], first: f64 },
+    Points {
+        at: [f64; 2],
+        first: f64,
+    },
 }
 
 impl Data {
@@ -123,7 +129,12 @@ fn ways() -> Vec<Way> {
         for objective in instances::<dyn Objective>().unwrap() {
             for solver in instances::<dyn Solver>().unwrap() {
                 for spacing in instances::<dyn Spacing>().unwrap() {
-                    let way = Way { schedule: schedule.clone(), objective: objective.clone(), solver: solver.clone(), spacing };
+                    let way = Way {
+                        schedule: schedule.clone(),
+                        objective: objective.clone(),
+                        solver: solver.clone(),
+                        spacing,
+                    };
                     let first = way.levels(10)[0].noise;
                     // Without signal, or nearly, epsilon says nothing about the data.
                     if first.determinant(objective.target(&first)).abs() > 1e-3 {
@@ -178,7 +189,9 @@ fn solvers_have_the_order_that_they_claim() {
 #[test]
 fn euler_and_ddim_are_one_and_equal_the_step_in_k_diffusions_frame() {
     for (schedule, objective) in [("scaled-linear", "epsilon"), ("scaled-linear", "v"), ("rectified-flow", "flow")] {
-        let way = |solver| Way::of(json!(schedule), objective, json!(solver), json!({ "type": "leading", "steps_offset": 1 }));
+        let way = |solver| {
+            Way::of(json!(schedule), objective, json!(solver), json!({ "type": "leading", "steps_offset": 1 }))
+        };
         let data = Data::Gaussian { mean: 0.3, deviation: 0.7 };
         let start = [-1.0, 0.2, 1.7];
         let x = Tensor::new(&start, &Device::Cpu).unwrap();
@@ -203,7 +216,9 @@ fn ancestral_steps_keep_the_distribution() {
     let count = 10_000;
     let (mean, deviation) = (0.6, 0.5);
     for solver in [json!("euler-ancestral"), json!({ "type": "ddim", "eta": 1.0 })] {
-        for schedule in [json!("scaled-linear"), json!({ "type": "zero-terminal", "of": "linear" }), json!("rectified-flow")] {
+        for schedule in
+            [json!("scaled-linear"), json!({ "type": "zero-terminal", "of": "linear" }), json!("rectified-flow")]
+        {
             let way = Way::of(schedule, "v", solver.clone(), json!("trailing"));
             let first = way.levels(300)[0].noise;
             let scale = (first.alpha * deviation).hypot(first.sigma);

@@ -39,8 +39,9 @@ pub fn check(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) -> Resu
             moved[which] = Tensor::from_vec(x, inputs[which].shape(), inputs[which].device())?;
             (f(&moved)?.detach() * &weights)?.sum_all()?.to_scalar::<f64>()
         };
-        let numeric =
-            (0..at.len()).map(|i| Ok((value(i, STEP)? - value(i, -STEP)?) / (2.0 * STEP))).collect::<Result<Vec<_>>>()?;
+        let numeric = (0..at.len())
+            .map(|i| Ok((value(i, STEP)? - value(i, -STEP)?) / (2.0 * STEP)))
+            .collect::<Result<Vec<_>>>()?;
         let scale = numeric.iter().fold(1e-3, |most: f64, x| most.max(x.abs()));
         let error = analytic.iter().zip(&numeric).fold(0f64, |most, (a, n)| {
             let error = (a - n).abs() / scale;

@@ -81,7 +81,10 @@ impl<F: Fn(usize, &mut [f32], &[f32]) + Sync> InplaceOp2 for Zip<F> {
     }
     fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
         let (dst, src) = (slice_mut(s1, l1)?, slice(s2, l2)?);
-        dst.par_chunks_mut(CHUNK).zip(src.par_chunks(CHUNK)).enumerate().for_each(|(i, (d, s))| (self.0)(i * CHUNK, d, s));
+        dst.par_chunks_mut(CHUNK)
+            .zip(src.par_chunks(CHUNK))
+            .enumerate()
+            .for_each(|(i, (d, s))| (self.0)(i * CHUNK, d, s));
         Ok(())
     }
     fn cuda_fwd(&self, _: &mut CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<()> {

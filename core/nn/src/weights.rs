@@ -11,8 +11,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, TensorInfo};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorInfo};
 
 /// Some weight files, seen as one table of named tensors.
 pub struct WeightFiles {
@@ -133,9 +133,7 @@ impl WeightFiles {
             }
             (Dtype::F64, DType::F64) => Tensor::from_vec(read(data, f64::from_le_bytes), shape, &Device::Cpu)?,
             (Dtype::I64, _) => Tensor::from_vec(read(data, i64::from_le_bytes), shape, &Device::Cpu)?,
-            (Dtype::I32, _) => {
-                Tensor::from_vec(read(data, |b| i64::from(i32::from_le_bytes(b))), shape, &Device::Cpu)?
-            }
+            (Dtype::I32, _) => Tensor::from_vec(read(data, |b| i64::from(i32::from_le_bytes(b))), shape, &Device::Cpu)?,
             (Dtype::U32, _) => Tensor::from_vec(read(data, u32::from_le_bytes), shape, &Device::Cpu)?,
             (Dtype::U8, _) => Tensor::from_vec(data.to_vec(), shape, &Device::Cpu)?,
             (Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 | Dtype::F8_E4M3 | Dtype::F8_E5M2, _) => {
@@ -153,8 +151,8 @@ pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     let file = File::open(path).map_err(|e| msg(format!("{what}: cannot open: {e}")))?;
     // SAFETY: read only; see `WeightFiles::add`.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| msg(format!("{what}: cannot map: {e}")))?;
-    let (_, meta) = SafeTensors::read_metadata(&map)
-        .map_err(|e| msg(format!("{what}: not a whole safetensors file ({e})")))?;
+    let (_, meta) =
+        SafeTensors::read_metadata(&map).map_err(|e| msg(format!("{what}: not a whole safetensors file ({e})")))?;
     Ok(meta.metadata().clone().unwrap_or_default().into_iter().collect())
 }
 

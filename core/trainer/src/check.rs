@@ -152,7 +152,8 @@ fn run(resolved: &Resolved, report: &mut Report) {
     if recipe.model.dtype == Float::F16 {
         report.refuse(
             "f16-gradients",
-            "model.dtype = \"f16\": gradients of this size underflow in half precision, and the loss is not scaled".into(),
+            "model.dtype = \"f16\": gradients of this size underflow in half precision, and the loss is not scaled"
+                .into(),
             "take \"bf16\" or \"f32\"; the saved weights may still be f16 (output.dtype)",
         );
     }

@@ -47,7 +47,8 @@ pub fn attach(model: &dyn Model, path: &Path, scale: f64) -> Result<usize> {
             *alpha *= scale;
         }
         let device = layer.weight().tensor().device().clone();
-        let tensors = saved.tensors.iter().map(|(k, t)| Ok((k.clone(), t.to_device(&device)?))).collect::<Result<_>>()?;
+        let tensors =
+            saved.tensors.iter().map(|(k, t)| Ok((k.clone(), t.to_device(&device)?))).collect::<Result<_>>()?;
         layer.attach(adapter.restore(&saved.component, layer, &tensors, &constants)?.layer);
     }
     Ok(found.len())

@@ -19,7 +19,11 @@ use super::unet::{self, UNet};
 use crate::diffusers::{self, read_json};
 use crate::text::SdConditioner;
 use crate::text::clip::{ClipText, Config as TextConfig, Head};
-use crate::vae::{self, kl::{self, AutoencoderKl}, tiny::AutoencoderTiny};
+use crate::vae::{
+    self,
+    kl::{self, AutoencoderKl},
+    tiny::AutoencoderTiny,
+};
 
 /// What tells a family from the others.
 pub struct Rule {
@@ -59,11 +63,13 @@ const SDXL: Rule = Rule {
 
 /// The family of a diffusers folder; `None` where it is none of these.
 fn family_of(dir: &Path) -> Result<Option<&'static Rule>> {
-    if ["model_index.json", "unet/config.json", "text_encoder/config.json"].iter().any(|file| !dir.join(file).is_file()) {
+    if ["model_index.json", "unet/config.json", "text_encoder/config.json"].iter().any(|file| !dir.join(file).is_file())
+    {
         return Ok(None);
     }
     let unet = diffusers::config(&dir.join("unet"))?;
-    let word = |json: &serde_json::Map<String, Value>, field| json.get(field).and_then(Value::as_str).map(str::to_owned);
+    let word =
+        |json: &serde_json::Map<String, Value>, field| json.get(field).and_then(Value::as_str).map(str::to_owned);
     if word(&unet, "_class_name").is_some_and(|class| class != "UNet2DConditionModel") {
         return Ok(None);
     }

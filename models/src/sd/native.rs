@@ -63,7 +63,11 @@ pub const CLASSES: [Class; 16] = [
     Class { zero_terminal: false, ..sigmas("DEISMultistepScheduler", "dpmpp-2m") },
     Class { zero_terminal: false, ..sigmas("LMSDiscreteScheduler", "euler") },
     Class { zero_terminal: false, betas: [0.00085, 0.012], ..sigmas("KDPM2DiscreteScheduler", "heun") },
-    Class { zero_terminal: false, betas: [0.00085, 0.012], ..sigmas("KDPM2AncestralDiscreteScheduler", "euler-ancestral") },
+    Class {
+        zero_terminal: false,
+        betas: [0.00085, 0.012],
+        ..sigmas("KDPM2AncestralDiscreteScheduler", "euler-ancestral")
+    },
     Class { beta_schedule: "scaled_linear", betas: [0.00085, 0.012], to_one: Some(true), ..ddim("LCMScheduler") },
     Class { beta_schedule: "scaled_linear", betas: [0.00085, 0.012], to_one: Some(true), ..ddim("TCDScheduler") },
     Class { same: true, zero_terminal: false, ..sigmas(FLOW, "euler") },
@@ -266,7 +270,8 @@ fn solver(facts: &mut Facts) -> Value {
 fn resolution(dir: &Path, rule: &Rule) -> Result<(u32, String)> {
     let unet = diffusers::config(&dir.join("unet"))?;
     let vae = diffusers::config(&dir.join("vae"))?;
-    let levels = ["block_out_channels", "encoder_block_out_channels"].iter().find_map(|field| vae.get(*field)?.as_array());
+    let levels =
+        ["block_out_channels", "encoder_block_out_channels"].iter().find_map(|field| vae.get(*field)?.as_array());
     let factor = 1 << levels.map_or(1, Vec::len).saturating_sub(1).min(16);
     let size = match unet.get("sample_size") {
         Some(Value::Array(sides)) => sides.iter().filter_map(Value::as_u64).max(),

@@ -193,7 +193,13 @@ fn kind(table: &Value) -> &str {
 }
 
 /// The scheduler class: the old one where it still fits, or that of the solver.
-fn class<'a>(old: &'a Map<String, Value>, loaded: &Native, trained: &Native, zero_terminal: bool, flow: bool) -> &'a str {
+fn class<'a>(
+    old: &'a Map<String, Value>,
+    loaded: &Native,
+    trained: &Native,
+    zero_terminal: bool,
+    flow: bool,
+) -> &'a str {
     if flow {
         return FLOW;
     }

@@ -39,7 +39,9 @@ impl Buckets {
         let shape = |h: u32, w: u32| (f64::from(w) / f64::from(h)).ln();
         let off = |&(h, w): &(u32, u32)| (shape(h, w) - shape(height, width)).abs();
         let best = self.0.iter().min_by(|a, b| {
-            off(a).total_cmp(&off(b)).then_with(|| (u64::from(b.0) * u64::from(b.1)).cmp(&(u64::from(a.0) * u64::from(a.1))))
+            off(a)
+                .total_cmp(&off(b))
+                .then_with(|| (u64::from(b.0) * u64::from(b.1)).cmp(&(u64::from(a.0) * u64::from(a.1))))
         });
         *best.expect("there is always the square")
     }

@@ -10,9 +10,9 @@ use sconce_nn::Store;
 use sconce_nn::weights::{WeightFiles, bytes_of, save};
 use sha2::{Digest, Sha256};
 
+use super::Use;
 use super::picture::{self, Frame};
 use super::set::Set;
-use super::Use;
 use crate::cond::Cond;
 use crate::model::{Autoencoder, Conditioner, PromptUse};
 

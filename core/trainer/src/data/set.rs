@@ -83,8 +83,7 @@ impl Set {
     /// Reads the sources of a recipe. `side_px` is the model's own resolution, `step_px` what sides are multiples of,
     /// `share` the part of the pictures held out, `base` the folder that relative paths start from.
     pub fn open(data: &DataTable, base: &Path, side_px: u32, step_px: u32, share: f64) -> Result<Self> {
-        let mut set =
-            Self { files: vec![], items: vec![], train: vec![], held_out: vec![], report: Report::default() };
+        let mut set = Self { files: vec![], items: vec![], train: vec![], held_out: vec![], report: Report::default() };
         for source in &data.source {
             set.add(source, &crate::embedded::locate(&source.path, base)?, side_px, step_px, share)?;
         }
@@ -185,18 +184,32 @@ fn is_held_out(hash: &[u8; 32], share: f64) -> bool {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let used = self.found - self.skipped.len();
-        writeln!(f, "{used} of {} pictures used; {} to train on in a pass, {} held out", self.found, self.training, self.held_out)?;
+        writeln!(
+            f,
+            "{used} of {} pictures used; {} to train on in a pass, {} held out",
+            self.found, self.training, self.held_out
+        )?;
         for ((h, w), n) in &self.buckets {
             writeln!(f, "  {w}x{h} px: {n}")?;
         }
         if self.cropped > 0 {
-            writeln!(f, "  {} lose more than 5 % to the crop, at most {:.0} %", self.cropped, 100.0 * self.largest_crop)?;
+            writeln!(
+                f,
+                "  {} lose more than 5 % to the crop, at most {:.0} %",
+                self.cropped,
+                100.0 * self.largest_crop
+            )?;
         }
         if self.enlarged > 0 {
             writeln!(f, "  {} are smaller than their bucket and enlarged", self.enlarged)?;
         }
         if let Some(first) = self.uncaptioned.first() {
-            writeln!(f, "  {} have no caption and train the empty prompt, the first: {}", self.uncaptioned.len(), first.display())?;
+            writeln!(
+                f,
+                "  {} have no caption and train the empty prompt, the first: {}",
+                self.uncaptioned.len(),
+                first.display()
+            )?;
         }
         for s in &self.skipped {
             writeln!(f, "  skipped {}: {}", s.path.display(), s.why)?;

@@ -40,7 +40,8 @@ pub(super) fn scan(folder: &Path) -> Result<Vec<Captioned>> {
 }
 
 fn walk(folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = std::fs::read_dir(folder).map_err(|e| candle_core::Error::Msg(format!("{}: {e}", folder.display())))?;
+    let entries =
+        std::fs::read_dir(folder).map_err(|e| candle_core::Error::Msg(format!("{}: {e}", folder.display())))?;
     for entry in entries {
         let path = entry.map_err(|e| candle_core::Error::Msg(format!("{}: {e}", folder.display())))?.path();
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();

@@ -88,7 +88,8 @@ impl Task for AutoencoderTask<'_> {
         let squared = difference.sqr()?.mean(1)?.sum_all()?;
         let absolute = difference.abs()?.mean(1)?.sum_all()?;
         let value = |t: &Tensor| Ok::<f64, candle_core::Error>(f64::from(t.detach().to_scalar::<f32>()?));
-        let mut parts = vec![("squared_error", value(&squared)?, batch.len()), ("absolute_error", value(&absolute)?, batch.len())];
+        let mut parts =
+            vec![("squared_error", value(&squared)?, batch.len()), ("absolute_error", value(&absolute)?, batch.len())];
         let mut sum = ((squared + absolute)? * 0.5)?;
         if let Some(kl) = divergence {
             parts.push(("kl", value(&kl)?, batch.len()));

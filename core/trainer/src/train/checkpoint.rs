@@ -40,7 +40,13 @@ impl Checkpoints {
     }
 
     /// Writes one, and removes those beyond the number kept.
-    pub fn save(&self, at: Progress, recipe: &str, weights: &Weights, optimizer: &dyn OptimizerState) -> Result<PathBuf> {
+    pub fn save(
+        &self,
+        at: Progress,
+        recipe: &str,
+        weights: &Weights,
+        optimizer: &dyn OptimizerState,
+    ) -> Result<PathBuf> {
         let to = self.folder.join(format!("{:012}", at.images));
         let tmp = self.folder.join(format!("{:012}.tmp", at.images));
         let _ = std::fs::remove_dir_all(&tmp);

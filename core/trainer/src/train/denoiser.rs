@@ -48,9 +48,16 @@ struct Memory {
 
 impl<'a> DenoiserTask<'a> {
     /// Encodes everything that the run will use and that is not in the cache yet.
-    pub fn new(job: &'a Job, set: &'a Set, weights: &Weights, order: Order, observer: &mut dyn Observer) -> Result<Self> {
+    pub fn new(
+        job: &'a Job,
+        set: &'a Set,
+        weights: &Weights,
+        order: Order,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         let model = job.model;
-        let folder = job.recipe.data.cache.as_ref().map_or(job.options.out.join("cache"), |c| job.resolved.base_dir.join(c));
+        let folder =
+            job.recipe.data.cache.as_ref().map_or(job.options.out.join("cache"), |c| job.resolved.base_dir.join(c));
         let encoders: BTreeSet<String> =
             model.conditioner().stores().iter().map(|s| s.component().to_owned()).collect();
         let encoders_train =
@@ -153,8 +160,7 @@ impl<'a> DenoiserTask<'a> {
             let parts = prompts.iter().map(|(p, u)| Ok((self.caption(p, *u)?, *u))).collect::<Result<Vec<_>>>()?;
             Cond::cat(&self.of_one_length(parts)?)?
         };
-        let geometry: Vec<_> =
-            batch.iter().map(|u| self.set.items[u.item].framing.geometry(u.mirrored)).collect();
+        let geometry: Vec<_> = batch.iter().map(|u| self.set.items[u.item].framing.geometry(u.mirrored)).collect();
         text.merge(conditioner.geometry(&geometry)?).to(&self.device)
     }
 

@@ -67,7 +67,11 @@ mod tests {
 
     #[test]
     fn clipping_keeps_the_direction() -> Result<()> {
-        let mut g = Gradients(vec![Some(Tensor::new(&[3f32, 0.0], &Device::Cpu)?), None, Some(Tensor::new(4f32, &Device::Cpu)?)]);
+        let mut g = Gradients(vec![
+            Some(Tensor::new(&[3f32, 0.0], &Device::Cpu)?),
+            None,
+            Some(Tensor::new(4f32, &Device::Cpu)?),
+        ]);
         let norm = g.norm()?;
         assert!((norm - 5.0).abs() < 1e-9);
         g.clip(norm, 1.0)?;

@@ -29,7 +29,9 @@ impl Logs {
         let name = format!("tensorboard/events.out.tfevents.{}.sconce.{images}", seconds as u64);
         let event_path = run.join(name);
         let mut events = File::create(&event_path).map_err(|e| fail(&event_path, e))?;
-        events.write_all(&record(&event(seconds, 0, |e| string(e, 3, "brain.Event:2")))).map_err(|e| fail(&event_path, e))?;
+        events
+            .write_all(&record(&event(seconds, 0, |e| string(e, 3, "brain.Event:2"))))
+            .map_err(|e| fail(&event_path, e))?;
         Ok(Self { lines, events, path })
     }
 

@@ -57,9 +57,11 @@ impl UNet {
         let same = |kernel| Conv::padded(kernel / 2);
         let (kernel_in, kernel_out) = (config.conv_in_kernel, config.conv_out_kernel);
 
-        let conv_in = Conv2d::new(&scope.at("conv_in"), config.in_channels, finest.channels, kernel_in, same(kernel_in))?;
+        let conv_in =
+            Conv2d::new(&scope.at("conv_in"), config.in_channels, finest.channels, kernel_in, same(kernel_in))?;
         let time_embedding = Mlp::new(&scope.at("time_embedding"), finest.channels, time_width)?;
-        let add_embedding = config.added.map(|a| Mlp::new(&scope.at("add_embedding"), a.input, time_width)).transpose()?;
+        let add_embedding =
+            config.added.map(|a| Mlp::new(&scope.at("add_embedding"), a.input, time_width)).transpose()?;
 
         let (mut width, mut skips) = (finest.channels, vec![finest.channels]);
         let mut down = Vec::with_capacity(levels.len());
@@ -75,12 +77,22 @@ impl UNet {
             width = level.channels;
         }
 
-        let conv_norm_out =
-            GroupNorm::new(&scope.at("conv_norm_out"), config.common.groups, width, config.common.eps)?;
+        let conv_norm_out = GroupNorm::new(&scope.at("conv_norm_out"), config.common.groups, width, config.common.eps)?;
         let conv_out = Conv2d::new(&scope.at("conv_out"), width, config.out_channels, kernel_out, same(kernel_out))?;
         let recompute = AtomicBool::new(false);
         Ok(Self {
-            store, config, steps, conv_in, time_embedding, add_embedding, down, middle, up, conv_norm_out, conv_out, recompute,
+            store,
+            config,
+            steps,
+            conv_in,
+            time_embedding,
+            add_embedding,
+            down,
+            middle,
+            up,
+            conv_norm_out,
+            conv_out,
+            recompute,
         })
     }
 
