@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Runs our step and PyTorch's in turn, and prints what both take as Markdown tables.
 
-Both are a new process each time, and go in turn round by round, so that what else the machine does meets both. The time
-of a case is the median over its rounds of each process's median; the ratio that is printed is the median of the pairs'.
+Both are a new process each time, and go in turn round by round. The time of a case is the median over its rounds of each
+process's median; the ratio that is printed is the median of the pairs'. Beside each round's ratio stands how many cores
+other processes kept busy meanwhile: believe a round where that is near 0.
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -45,23 +48,35 @@ def run(args, engine, unet, mode, steps, warmup, *more):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def busy_elsewhere():
+    """CPU seconds since the start that are not ours nor our children's (Linux)."""
+    with open("/proc/stat") as stat:
+        ticks = [int(word) for word in stat.readline().split()[1:]]
+    every = (sum(ticks[:8]) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+    ours = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return every - sum(usage.ru_utime + usage.ru_stime for usage in ours)
+
+
 def times(args):
-    print(f"| UNet | trains | params | trained | sconce | PyTorch | ratio | rounds |\n|{'---|' * 8}")
+    print(f"| UNet | trains | params | trained | sconce | PyTorch | ratio | rounds (others' cores) |\n|{'---|' * 8}")
     for unet in args.unets:
         for mode in args.modes:
-            pairs = []
+            pairs, others = [], []
             for i in range(args.rounds):
                 order = ["sconce", "torch"] if i % 2 == 0 else ["torch", "sconce"]
+                start, elsewhere = time.monotonic(), busy_elsewhere()
                 pair = {engine: run(args, engine, unet, mode, args.steps, args.warmup) for engine in order}
                 pairs.append(pair)
+                others.append((busy_elsewhere() - elsewhere) / (time.monotonic() - start))
             ours, theirs = (statistics.median(p[e]["median_s"] for p in pairs) for e in ("sconce", "torch"))
             ratios = [p["sconce"]["median_s"] / p["torch"]["median_s"] for p in pairs]
+            rounds = ", ".join(f"{ratio:.2f} ({cores:.1f})" for ratio, cores in zip(ratios, others))
             first = pairs[0]["sconce"]
             if abs(first["params_m"] - pairs[0]["torch"]["params_m"]) > 1e-4:
                 sys.exit(f"{unet}: not the same network: {pairs[0]}")
             print(
                 f"| {unet} | {mode} | {first['params_m']:.1f} M | {first['trained_m']:.2f} M | {ours:.3f} s | {theirs:.3f} s "
-                f"| {statistics.median(ratios):.2f} | {', '.join(f'{r:.2f}' for r in ratios)} |",
+                f"| {statistics.median(ratios):.2f} | {rounds} |",
                 flush=True,
             )
 
