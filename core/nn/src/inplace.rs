@@ -10,19 +10,12 @@ use rayon::prelude::*;
 const CHUNK: usize = 1 << 14;
 
 /// Runs `f` over chunks of the memory of `dst` (f32, contiguous, on the CPU) and the same chunks of `src`.
-///
-/// `f` gets the index of its chunk's first element, so that it can find its part of other state of the same length.
-pub fn zip(dst: &Tensor, src: &Tensor, f: impl Fn(usize, &mut [f32], &[f32]) + Sync) -> Result<()> {
+pub fn zip(dst: &Tensor, src: &Tensor, f: impl Fn(&mut [f32], &[f32]) + Sync) -> Result<()> {
     if dst.shape() != src.shape() {
         bail!("in-place update: {:?} against {:?}", dst.shape(), src.shape());
     }
     let src = src.to_dtype(candle_core::DType::F32)?.contiguous()?;
     dst.inplace_op2(&src, &Zip(f))
-}
-
-/// Runs `f` over chunks of the memory of `dst` (f32, contiguous, on the CPU).
-pub fn each(dst: &Tensor, f: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
-    dst.inplace_op1(&Each(f))
 }
 
 /// Runs `f` over chunks of the memory of all `dst` (f32, contiguous, on the CPU, three different tensors) and the same
@@ -54,7 +47,7 @@ fn whole(dst: &Tensor, f: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
 pub fn lerp(dst: &candle_core::Var, src: &Tensor, weight: f64) -> Result<()> {
     if dst.device().is_cpu() {
         let w = weight as f32;
-        return zip(dst, src, |_, d, s| d.iter_mut().zip(s).for_each(|(d, s)| *d += w * (s - *d)));
+        return zip(dst, src, |d, s| d.iter_mut().zip(s).for_each(|(d, s)| *d += w * (s - *d)));
     }
     dst.set(&(dst.as_tensor().detach() + ((src.detach() - dst.as_tensor().detach())? * weight)?)?)
 }
@@ -75,16 +68,13 @@ fn slice_mut<'a>(s: &'a mut CpuStorage, l: &Layout) -> Result<&'a mut [f32]> {
 
 struct Zip<F>(F);
 
-impl<F: Fn(usize, &mut [f32], &[f32]) + Sync> InplaceOp2 for Zip<F> {
+impl<F: Fn(&mut [f32], &[f32]) + Sync> InplaceOp2 for Zip<F> {
     fn name(&self) -> &'static str {
         "in-place zip"
     }
     fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
         let (dst, src) = (slice_mut(s1, l1)?, slice(s2, l2)?);
-        dst.par_chunks_mut(CHUNK)
-            .zip(src.par_chunks(CHUNK))
-            .enumerate()
-            .for_each(|(i, (d, s))| (self.0)(i * CHUNK, d, s));
+        dst.par_chunks_mut(CHUNK).zip(src.par_chunks(CHUNK)).for_each(|(d, s)| (self.0)(d, s));
         Ok(())
     }
     fn cuda_fwd(&self, _: &mut CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<()> {
@@ -101,21 +91,6 @@ impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for Whole<F> {
     fn cpu_fwd(&self, s: &mut CpuStorage, l: &Layout) -> Result<()> {
         let f = self.0.take().expect("candle runs an operation once");
         f(slice_mut(s, l)?)
-    }
-}
-
-struct Each<F>(F);
-
-impl<F: Fn(usize, &mut [f32]) + Sync> InplaceOp1 for Each<F> {
-    fn name(&self) -> &'static str {
-        "in-place each"
-    }
-    fn cpu_fwd(&self, s: &mut CpuStorage, l: &Layout) -> Result<()> {
-        slice_mut(s, l)?.par_chunks_mut(CHUNK).enumerate().for_each(|(i, d)| (self.0)(i * CHUNK, d));
-        Ok(())
-    }
-    fn cuda_fwd(&self, _: &mut CudaStorage, _: &Layout) -> Result<()> {
-        bail!("in-place each runs on the CPU alone")
     }
 }
 
@@ -136,7 +111,7 @@ mod tests {
     #[test]
     fn shapes_must_agree() -> Result<()> {
         let a = Tensor::zeros(3, DType::F32, &Device::Cpu)?;
-        assert!(zip(&a, &Tensor::zeros(4, DType::F32, &Device::Cpu)?, |_, _, _| ()).is_err());
+        assert!(zip(&a, &Tensor::zeros(4, DType::F32, &Device::Cpu)?, |_, _| ()).is_err());
         Ok(())
     }
 }
