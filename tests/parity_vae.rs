@@ -25,7 +25,7 @@ fn moments_and_pictures_are_those_of_diffusers() -> Result<()> {
         case.check("vae.decoded", &vae.decode(&z)?, 1e-4)?;
         assert_eq!(vae.channels(), z.dim(1)?);
         assert_eq!(vae.factor(), case.expected("vae.x")?.dim(2)? / moments.mean.dim(2)?);
-        assert!(relative(&vae.unscale(&vae.scale(&z)?)?, &z)? < 1e-6);
+        assert!(relative(&vae.scaling().unscale(&vae.scaling().scale(&z)?)?, &z)? < 1e-6);
     }
     Ok(())
 }
@@ -34,7 +34,7 @@ fn moments_and_pictures_are_those_of_diffusers() -> Result<()> {
 fn scaling_is_the_configs() -> Result<()> {
     for (name, factor) in [("sd1-a", 0.18215), ("sd1-b", 0.5), ("sdxl-a", 0.13025)] {
         let vae = vae::load(&Case::new(name, &["vae"])?.path().join("vae"), &options(DType::F32))?;
-        let one = vae.scale(&Tensor::ones((1, 4, 1, 1), DType::F32, &Device::Cpu)?)?;
+        let one = vae.scaling().scale(&Tensor::ones((1, 4, 1, 1), DType::F32, &Device::Cpu)?)?;
         assert!((one.mean_all()?.to_scalar::<f32>()? - factor).abs() < 1e-6, "{name}");
     }
     Ok(())

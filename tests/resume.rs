@@ -63,6 +63,24 @@ fn another_recipe_does_not_go_on() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"));
 }
 
+#[test]
+fn other_pictures_or_captions_do_not_go_on() {
+    let bench = Bench::new("");
+    bench.train("run", &[]);
+    let goes_on = || bench.command("run", &["--resume"]).output().expect("it starts");
+    let refused = |output: std::process::Output| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("have changed since the checkpoint"), "{said}");
+    };
+    assert!(goes_on().status.success());
+    std::fs::write(bench.path("pictures/ant.txt"), "a red ant").expect("a caption");
+    refused(goes_on());
+    std::fs::write(bench.path("pictures/ant.txt"), "ant").expect("a caption");
+    assert!(goes_on().status.success());
+    std::fs::copy(bench.path("pictures/bee.webp"), bench.path("pictures/ant.webp")).expect("a picture");
+    refused(goes_on());
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_saves_and_stops() {

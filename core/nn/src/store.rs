@@ -175,6 +175,17 @@ impl Store {
         self.params.lock().expect("no holder panics").values().cloned().collect()
     }
 
+    /// A parameter's value in f32 as its file holds it, where that is more than the store keeps: the start of an f32
+    /// master, and what a model that is saved again must not lose. Otherwise its value as it is.
+    pub fn exact(&self, param: &Param) -> Result<Tensor> {
+        match &self.source {
+            Source::Files(files) if self.dtype != DType::F32 && param.var().is_none() => {
+                files.tensor(param.name(), DType::F32, &self.device)
+            }
+            _ => param.tensor().detach().to_dtype(DType::F32),
+        }
+    }
+
     /// Every linear and convolution, by path: where adapters go.
     pub fn layers(&self) -> Vec<Adapted> {
         self.layers.lock().expect("no holder panics").values().cloned().collect()

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Error, Result, bail};
 use sconce_nn::weights::write_atomic;
-use sha2::{Digest, Sha256};
+
+use crate::digest::Digest;
 
 /// A folder inside the program, registered by `inventory::submit!`.
 pub struct Embedded {
@@ -35,14 +36,8 @@ fn unpack(name: &str) -> Result<PathBuf> {
         bail!("nothing called `{name}` is embedded in this program; there is: {}", names.join(", "));
     };
     let files = (embedded.files)();
-    let mut hash = Sha256::new();
-    for (path, bytes) in &files {
-        hash.update(path.as_bytes());
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    }
-    let id: String = hash.finalize()[..6].iter().map(|b| format!("{b:02x}")).collect();
-    let folder = cache_home()?.join("sconce").join("embedded").join(format!("{name}-{id}"));
+    let all = files.iter().fold(Digest::default(), |all, (path, bytes)| all.part(path.as_bytes()).part(bytes)).hex();
+    let folder = cache_home()?.join("sconce").join("embedded").join(format!("{name}-{}", &all[..12]));
     for (path, bytes) in files {
         let to = folder.join(&path);
         if std::fs::metadata(&to).is_ok_and(|m| m.len() == bytes.len() as u64) {

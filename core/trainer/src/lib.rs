@@ -4,6 +4,7 @@ pub mod adapter;
 pub mod check;
 pub mod cond;
 pub mod data;
+mod digest;
 pub mod embedded;
 pub mod model;
 pub mod optimizer;

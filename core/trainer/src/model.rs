@@ -87,6 +87,10 @@ pub trait Conditioner: Send + Sync {
 
     /// The encoders' parameters, by component name (`text_encoder`, `text_encoder_2`).
     fn stores(&self) -> Vec<Arc<Store>>;
+
+    /// What decides [`Conditioner::encode`] beside the weights and the token ids, as a text of any form: caches are keyed
+    /// by it.
+    fn definition(&self) -> String;
 }
 
 /// The Gaussian that an encoder gives for each picture.
@@ -97,6 +101,27 @@ pub struct Moments {
     pub log_variance: Option<Tensor>,
 }
 
+/// The affine map from raw latents to those that a denoiser sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// See [`Scaling::scale`].
+    pub factor: f64,
+    /// See [`Scaling::scale`].
+    pub shift: f64,
+}
+
+impl Scaling {
+    /// (z - shift) factor.
+    pub fn scale(&self, latents: &Tensor) -> Result<Tensor> {
+        latents.affine(self.factor, -self.shift * self.factor)
+    }
+
+    /// And back: z / factor + shift.
+    pub fn unscale(&self, latents: &Tensor) -> Result<Tensor> {
+        latents.affine(1.0 / self.factor, self.shift)
+    }
+}
+
 /// Between pictures and latents.
 pub trait Autoencoder: Send + Sync {
     /// Pictures B 3 H W in [-1, 1] to the moments of *raw* latents (before shift and scale). Differentiable.
@@ -105,11 +130,8 @@ pub trait Autoencoder: Send + Sync {
     /// Raw latents to pictures B 3 H W in about [-1, 1]. Differentiable.
     fn decode(&self, latents: &Tensor) -> Result<Tensor>;
 
-    /// Raw latents to those that the denoiser sees: (z - shift) scale.
-    fn scale(&self, latents: &Tensor) -> Result<Tensor>;
-
-    /// And back: z / scale + shift.
-    fn unscale(&self, latents: &Tensor) -> Result<Tensor>;
+    /// From raw latents to those that the denoiser sees, and back.
+    fn scaling(&self) -> Scaling;
 
     /// Pixels a latent side stands for (8 in Stable Diffusion).
     fn factor(&self) -> usize;
@@ -119,6 +141,9 @@ pub trait Autoencoder: Send + Sync {
 
     /// Its parameters.
     fn store(&self) -> &Arc<Store>;
+
+    /// What decides its results beside the weights, as a text of any form: caches are keyed by it.
+    fn definition(&self) -> String;
 
     /// Makes the log-variance of every latent start near `value`, before training from nothing.
     fn start_log_variance(&self, value: f64) -> Result<()> {

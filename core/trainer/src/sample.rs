@@ -143,7 +143,7 @@ fn deviation(x: &Tensor) -> Result<Tensor> {
 pub fn decode(autoencoder: &dyn Autoencoder, latents: &Tensor) -> Result<Vec<RgbImage>> {
     let mut out = Vec::with_capacity(latents.dim(0)?);
     for i in 0..latents.dim(0)? {
-        let one = autoencoder.decode(&autoencoder.unscale(&latents.narrow(0, i, 1)?)?)?;
+        let one = autoencoder.decode(&autoencoder.scaling().unscale(&latents.narrow(0, i, 1)?)?)?;
         out.extend(pictures(&one)?);
     }
     Ok(out)

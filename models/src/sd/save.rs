@@ -78,12 +78,15 @@ impl SdModel {
         let replaced = what.weights.get(name).unwrap_or(&none);
         let mut weights: BTreeMap<String, Tensor> = BTreeMap::new();
         for param in store.params() {
-            let old = param.tensor().detach();
-            let value = replaced.get(param.name()).unwrap_or(&old);
-            if value.shape() != old.shape() {
-                bail!("{name}: `{}` has shape {:?}, not {:?}", param.name(), old.shape(), value.shape());
+            let value = match replaced.get(param.name()) {
+                Some(value) => value.detach(),
+                None => store.exact(&param)?,
+            };
+            let shape = param.tensor().shape().clone();
+            if value.shape() != &shape {
+                bail!("{name}: `{}` has shape {shape:?}, not {:?}", param.name(), value.shape());
             }
-            weights.insert(param.name().to_owned(), value.detach().to_dtype(what.dtype)?);
+            weights.insert(param.name().to_owned(), value.to_dtype(what.dtype)?);
         }
         if let Some(stray) = replaced.keys().find(|key| !weights.contains_key(*key)) {
             bail!("{name}: there is no parameter `{stray}` to save");

@@ -166,6 +166,11 @@ impl Conditioner for SdConditioner {
     fn stores(&self) -> Vec<Arc<Store>> {
         self.encoders.iter().map(|encoder| encoder.model.store().clone()).collect()
     }
+
+    fn definition(&self) -> String {
+        let encoders: Vec<_> = self.encoders.iter().map(|e| (e.model.config(), e.tokenizer.eos(), e.length)).collect();
+        format!("{:?} {:?} {encoders:?}", self.hidden, self.unconditional)
+    }
 }
 
 impl SdConditioner {

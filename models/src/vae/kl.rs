@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
-use sconce_core::model::{Autoencoder, LoadOptions, Moments};
+use sconce_core::model::{Autoencoder, LoadOptions, Moments, Scaling};
 use sconce_nn::ops::Conv;
 use sconce_nn::store::Source;
 use sconce_nn::weights::WeightFiles;
@@ -16,7 +16,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::block::{Down, Middle, Up};
-use super::Scaling;
 use crate::diffusers;
 
 /// Epsilon of all norms; the format does not store it.
@@ -182,12 +181,12 @@ impl Autoencoder for AutoencoderKl {
         self.decoder.forward(z)?.to_dtype(latents.dtype())
     }
 
-    fn scale(&self, latents: &Tensor) -> Result<Tensor> {
-        self.scaling.scale(latents)
+    fn scaling(&self) -> Scaling {
+        self.scaling
     }
 
-    fn unscale(&self, latents: &Tensor) -> Result<Tensor> {
-        self.scaling.unscale(latents)
+    fn definition(&self) -> String {
+        format!("{:?}", self.config)
     }
 
     fn factor(&self) -> usize {

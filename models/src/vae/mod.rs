@@ -7,7 +7,7 @@ pub mod tiny;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Error, Result, Tensor, bail};
+use candle_core::{DType, Error, Result, bail};
 use sconce_core::model::{Autoencoder, LoadOptions};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -43,21 +43,4 @@ fn config<T: DeserializeOwned>(dir: &Path) -> Result<T> {
 /// gives NaN pictures; unless the config denies it (`force_upcast: false`), f16 becomes f32. bf16 has the range.
 fn compute_type(asked: DType, force_upcast: bool) -> DType {
     if asked == DType::F16 && force_upcast { DType::F32 } else { asked }
-}
-
-/// The affine map from raw latents to those that a denoiser sees.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Scaling {
-    factor: f64,
-    shift: f64,
-}
-
-impl Scaling {
-    fn scale(&self, latents: &Tensor) -> Result<Tensor> {
-        latents.affine(self.factor, -self.shift * self.factor)
-    }
-
-    fn unscale(&self, latents: &Tensor) -> Result<Tensor> {
-        latents.affine(1.0 / self.factor, self.shift)
-    }
 }

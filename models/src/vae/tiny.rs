@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use sconce_core::model::{Autoencoder, LoadOptions, Moments};
+use sconce_core::model::{Autoencoder, LoadOptions, Moments, Scaling};
 use sconce_nn::ops::{Conv, upsample_nearest};
 use sconce_nn::store::Source;
 use sconce_nn::weights::WeightFiles;
 use sconce_nn::{Conv2d, GroupNorm, Scope, Store};
 use serde::Deserialize;
 
-use super::Scaling;
 use crate::diffusers;
 
 const ENCODER: &str = "_encoder.safetensors";
@@ -354,12 +353,12 @@ impl Autoencoder for AutoencoderTiny {
         run(&self.decoder, z)?.affine(2.0, -1.0)?.to_dtype(latents.dtype())
     }
 
-    fn scale(&self, latents: &Tensor) -> Result<Tensor> {
-        self.scaling.scale(latents)
+    fn scaling(&self) -> Scaling {
+        self.scaling
     }
 
-    fn unscale(&self, latents: &Tensor) -> Result<Tensor> {
-        self.scaling.unscale(latents)
+    fn definition(&self) -> String {
+        format!("{:?}", self.layout)
     }
 
     fn factor(&self) -> usize {

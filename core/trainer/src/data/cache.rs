@@ -1,27 +1,33 @@
-//! Latents and text embeddings on disk, keyed by everything that decides them: the file's content, its framing, and the
-//! identity of the encoder. An edited image, another crop or other encoder weights have another key, so a stale entry
-//! is never read. Entries are computed one by one, so that their bits do not depend on what shares a batch.
+//! Latents and text embeddings on disk, keyed by everything that decides them: the file's content and framing or the
+//! caption's tokens, and the encoder's config and weights. An edited image, another crop, tokenizer or encoder has another
+//! key, so a stale entry is never read. Entries are computed one by one, so that their bits do not depend on what shares a batch.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Result, Tensor};
 use sconce_nn::Store;
 use sconce_nn::weights::{WeightFiles, bytes_of, save};
-use sha2::{Digest, Sha256};
 
 use super::Use;
 use super::picture::{self, Frame};
 use super::set::Set;
 use crate::cond::Cond;
+use crate::digest::Digest;
 use crate::model::{Autoencoder, Conditioner, PromptUse};
 
 /// A folder of encoded pictures and captions.
 pub struct Cache {
     folder: PathBuf,
+    /// Identity of the autoencoder.
     pictures: String,
-    captions: String,
+    /// Identity of the text encoders, where they were needed: hashing gigabytes takes seconds.
+    captions: OnceLock<String>,
 }
+
+/// Changes where an entry of the same key would hold something else than before.
+const FORMAT: &str = "1";
 
 /// The encoder's Gaussian for one picture, C h w.
 #[derive(Clone)]
@@ -33,12 +39,10 @@ pub struct Encoded {
 }
 
 impl Cache {
-    /// The cache in `folder` for these encoders, which it knows by the content of their weights.
-    pub fn new(folder: &Path, autoencoder: &dyn Autoencoder, conditioner: &dyn Conditioner) -> Result<Self> {
-        let pictures = identity(&[autoencoder.store().as_ref()])?;
-        let stores = conditioner.stores();
-        let captions = identity(&stores.iter().map(AsRef::as_ref).collect::<Vec<_>>())?;
-        Ok(Self { folder: folder.to_owned(), pictures, captions })
+    /// The cache in `folder` for pictures encoded by `autoencoder`, which it knows by its config and weights.
+    pub fn new(folder: &Path, autoencoder: &dyn Autoencoder) -> Result<Self> {
+        let pictures = identity(&autoencoder.definition(), &[autoencoder.store().clone()])?;
+        Ok(Self { folder: folder.to_owned(), pictures, captions: OnceLock::new() })
     }
 
     /// The latents of one use of an item; computed and kept if they are not there.
@@ -46,7 +50,7 @@ impl Cache {
         let item = &set.items[used.item];
         let file = &set.files[item.picture];
         let frame = Frame { framing: item.framing, ground: item.ground, mirrored: used.mirrored };
-        let key = key(&[&self.pictures, &hex(&file.hash), &format!("{frame:?}")]);
+        let key = Digest::of(&[self.pictures.as_bytes(), &file.hash, format!("{frame:?}").as_bytes()]);
         let path = self.path("pictures", &key);
         let tensors = match read(&path) {
             Some(tensors) => tensors,
@@ -69,7 +73,15 @@ impl Cache {
 
     /// The embedding of one prompt, batch of 1; computed and kept if it is not there.
     pub fn caption(&self, prompt: &str, what: PromptUse, conditioner: &dyn Conditioner) -> Result<Cond> {
-        let path = self.path("captions", &key(&[&self.captions, &format!("{what:?}"), prompt]));
+        let encoders = match self.captions.get() {
+            Some(known) => known,
+            None => {
+                let found = identity(&conditioner.definition(), &conditioner.stores())?;
+                self.captions.get_or_init(|| found)
+            }
+        };
+        let asked = format!("{what:?} {:?} {prompt}", conditioner.token_ids(prompt)?);
+        let path = self.path("captions", &Digest::of(&[encoders.as_bytes(), asked.as_bytes()]));
         if let Some(tensors) = read(&path) {
             return Ok(Cond(tensors));
         }
@@ -101,27 +113,14 @@ fn on_cpu_whole(t: &Tensor) -> Result<Tensor> {
     on_cpu(t)?.contiguous()
 }
 
-/// SHA-256 over the names and values of all parameters.
-fn identity(stores: &[&Store]) -> Result<String> {
-    let mut hash = Sha256::new();
+/// The hash of an encoder: what its config says, the type it computes in, and the names and values of all parameters.
+fn identity(definition: &str, stores: &[Arc<Store>]) -> Result<String> {
+    let mut hash = Digest::default().part(FORMAT.as_bytes()).part(definition.as_bytes());
     for store in stores {
+        hash = hash.part(format!("{} {:?}", store.component(), store.dtype()).as_bytes());
         for param in store.params() {
-            hash.update(param.name().as_bytes());
-            hash.update(bytes_of(&param.tensor())?);
+            hash = hash.part(param.name().as_bytes()).part(&bytes_of(&param.tensor())?);
         }
     }
-    Ok(hex(&hash.finalize()))
-}
-
-fn key(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    Ok(hash.hex())
 }

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::bucket::Buckets;
 use super::picture::{self, Frame, Framing, Mirrored, Probe};
 use super::source::{self, Captioned};
+use crate::digest::Digest;
 use crate::recipe::{Aspect, DataTable, Flip, SourceTable};
 
 /// One thing to train on: a picture on a ground, with its caption.
@@ -167,6 +168,18 @@ impl Set {
         let item = &self.items[item];
         let frame = Frame { framing: item.framing, ground: item.ground, mirrored };
         picture::load(&self.files[item.picture].path, &frame)
+    }
+
+    /// The identity of everything that a batch is made of: the files' contents, sizes, crops, grounds, captions, and what
+    /// is held out. Where the files are does not matter.
+    pub fn identity(&self) -> String {
+        let mut digest = Digest::default();
+        for item in &self.items {
+            let made = (item.framing, item.ground, item.flip);
+            let file = &self.files[item.picture];
+            digest = digest.part(&file.hash).part(format!("{made:?}").as_bytes()).part(item.caption.as_bytes());
+        }
+        digest.part(format!("{:?} {:?}", self.train, self.held_out).as_bytes()).hex()
     }
 
     /// Every caption, once.

@@ -35,6 +35,11 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
     demand(train.clip_norm >= 0.0, "train.clip_norm".into(), "must be 0 (not at all) or more");
     if let Some(autoencoder) = &train.autoencoder {
         demand(autoencoder.kl_weight >= 0.0, "train.autoencoder.kl_weight".into(), "must be 0 or more");
+        demand(
+            autoencoder.first_log_variance.is_none() || recipe.model.random_seed.is_some(),
+            "train.autoencoder.first_log_variance".into(),
+            "is for an autoencoder that starts from nothing: set model.random_seed, or leave it out",
+        );
         let side = autoencoder.crop_px;
         demand(
             side.is_none_or(|px| px > 0 && px % 8 == 0),

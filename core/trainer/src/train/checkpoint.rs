@@ -21,6 +21,14 @@ pub struct Progress {
     pub updates: u64,
 }
 
+/// What a run is made of: two runs of the same are the same run.
+pub struct MadeOf {
+    /// The resolved recipe.
+    pub recipe: String,
+    /// The identity of its pictures and captions.
+    pub data: String,
+}
+
 /// The folder of a run's checkpoints.
 pub struct Checkpoints {
     folder: PathBuf,
@@ -29,6 +37,7 @@ pub struct Checkpoints {
 
 const PROGRESS: &str = "progress.json";
 const RECIPE: &str = "recipe.toml";
+const DATA: &str = "data.sha256";
 const WEIGHTS: &str = "weights.safetensors";
 const AVERAGE: &str = "average.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -43,7 +52,7 @@ impl Checkpoints {
     pub fn save(
         &self,
         at: Progress,
-        recipe: &str,
+        of: &MadeOf,
         weights: &Weights,
         optimizer: &dyn OptimizerState,
     ) -> Result<PathBuf> {
@@ -60,7 +69,8 @@ impl Checkpoints {
         }
         save(&tmp.join(OPTIMIZER), &optimizer.save()?, &none)?;
         let progress = serde_json::to_vec_pretty(&at).map_err(|e| Error::Msg(e.to_string()))?;
-        write_atomic(&tmp.join(RECIPE), |out| out.write_all(recipe.as_bytes()))?;
+        write_atomic(&tmp.join(RECIPE), |out| out.write_all(of.recipe.as_bytes()))?;
+        write_atomic(&tmp.join(DATA), |out| out.write_all(of.data.as_bytes()))?;
         write_atomic(&tmp.join(PROGRESS), |out| out.write_all(&progress))?;
         let _ = std::fs::remove_dir_all(&to);
         std::fs::rename(&tmp, &to).map_err(|e| Error::Msg(format!("{}: {e}", to.display())))?;
@@ -75,11 +85,11 @@ impl Checkpoints {
         Ok(self.all()?.pop())
     }
 
-    /// Puts a checkpoint back, after making sure that it is of this recipe.
+    /// Puts a checkpoint back, after making sure that it is of this recipe and these pictures.
     pub fn restore(
         &self,
         from: &Path,
-        recipe: &str,
+        of: &MadeOf,
         weights: &Weights,
         optimizer: &mut dyn OptimizerState,
     ) -> Result<Progress> {
@@ -87,10 +97,17 @@ impl Checkpoints {
             let path = from.join(name);
             std::fs::read_to_string(&path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))
         };
-        if let Some(difference) = first_difference(&read(RECIPE)?, recipe) {
+        if let Some(difference) = first_difference(&read(RECIPE)?, &of.recipe) {
             bail!(
                 "{}: the checkpoint was made by another recipe, so going on would be another run: {difference}. Start \
                  a new run with another --out, or put the recipe back",
+                from.display()
+            );
+        }
+        if read(DATA)? != of.data {
+            bail!(
+                "{}: the pictures, their captions or what is held out have changed since the checkpoint was made, so \
+                 going on would be another run. Start a new run with another --out, or put the files back",
                 from.display()
             );
         }

@@ -62,7 +62,7 @@ impl<'a> DenoiserTask<'a> {
             model.conditioner().stores().iter().map(|s| s.component().to_owned()).collect();
         let encoders_train =
             weights.params.iter().any(|p| p.name.split_once('/').is_some_and(|(c, _)| encoders.contains(c)));
-        let cache = Cache::new(&folder, &**model.autoencoder(), &**model.conditioner())?;
+        let cache = Cache::new(&folder, &**model.autoencoder())?;
         let device = job.options.device.clone();
         let mut task = Self { job, set, cache, device, encoders_train, memory: Memory::default() };
         task.encode(order, observer)?;
@@ -141,7 +141,7 @@ impl<'a> DenoiserTask<'a> {
             let noise = stream.normal(z.shape(), &Device::Cpu)?;
             z = (z + (log_variance * 0.5)?.exp()?.mul(&noise)?)?;
         }
-        self.job.model.autoencoder().scale(&z.to_device(&self.device)?)
+        self.job.model.autoencoder().scaling().scale(&z.to_device(&self.device)?)
     }
 
     /// The conditions of a batch, on the device, in the denoiser's type.

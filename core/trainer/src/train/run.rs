@@ -10,7 +10,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use sconce_nn::checkpoint::backward;
 
 use super::autoencoder::AutoencoderTask;
-use super::checkpoint::{Checkpoints, Progress};
+use super::checkpoint::{Checkpoints, MadeOf, Progress};
 use super::denoiser::DenoiserTask;
 use super::gradients::Gradients;
 use super::log::Logs;
@@ -149,7 +149,7 @@ pub(super) struct Job<'a> {
 
 /// Runs a resolved recipe.
 pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) -> Result<Ended> {
-    let (recipe, text) = (&resolved.recipe, &resolved.to_toml());
+    let recipe = &resolved.recipe;
     let checkpoints = Checkpoints::new(&options.out, recipe.train.keep);
     let newest = checkpoints.newest()?;
     if let (Start::Fresh, Some(found)) = (options.start, &newest) {
@@ -178,6 +178,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
 
     let set = open_set(&job)?;
     observer.see(&Event::Data(&set.report))?;
+    let of = MadeOf { recipe: resolved.to_toml(), data: set.identity() };
     let order = || {
         let d = &recipe.data;
         Order::new(&set.items, set.train.clone(), d.batch, d.caption_dropout, recipe.train.seed)
@@ -186,10 +187,10 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     let mut at = Progress::default();
     let resumed = newest.is_some();
     if let Some(from) = newest {
-        at = checkpoints.restore(&from, text, &weights, optimizer.as_mut())?;
+        at = checkpoints.restore(&from, &of, &weights, optimizer.as_mut())?;
         observer.see(&Event::Resumed(at.images))?;
     }
-    sconce_nn::weights::write_atomic(&options.out.join("recipe.toml"), |out| out.write_all(text.as_bytes()))?;
+    sconce_nn::weights::write_atomic(&options.out.join("recipe.toml"), |out| out.write_all(of.recipe.as_bytes()))?;
     let mut order_now = order();
     order_now.skip_to(at.images);
     let mut logs = Logs::open(&options.out, at.images)?;
@@ -249,7 +250,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         let stop = options.stop.load(Ordering::Relaxed);
         let save = recipe.train.save_every_images;
         if stop || at.images >= total || (save > 0 && at.images / save > before / save) {
-            let path = checkpoints.save(at, text, &weights, optimizer.as_ref())?;
+            let path = checkpoints.save(at, &of, &weights, optimizer.as_ref())?;
             observer.see(&Event::Saved(at.images, &path))?;
             if stop && at.images < total {
                 return Ok(Ended::Stopped(path));

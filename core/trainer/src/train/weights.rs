@@ -125,7 +125,9 @@ fn components(recipe: &Recipe) -> BTreeMap<String, f64> {
 
 fn full(store: &Arc<Store>, lr_factor: f64) -> Result<Vec<Trained>> {
     let trained = |p: sconce_nn::Param| {
+        let exact = store.exact(&p)?;
         let var = p.train()?;
+        var.set(&exact)?;
         let decays = var.rank() > 1;
         Ok(Trained { name: format!("{}/{}", store.component(), p.name()), var, lr_factor, decays })
     };
