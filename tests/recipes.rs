@@ -119,3 +119,25 @@ fn check_computes_what_min_snr_leaves() {
     assert!((2.5e-4..3.5e-4).contains(&share), "{share}");
     assert!(report.warnings.iter().any(|w| w.id == "starved-noise"));
 }
+
+#[test]
+fn an_alias_and_a_name_are_one_plugin() {
+    let place = Place::new("sdxl-a");
+    let mut set = here(&place);
+    set.extend(["weighting.type=min-snr", "weighting.gamma=3", "weighting.type=min_snr"].map(String::from));
+    let recipe = resolved(&RecipeSource::named("sdxl-lora"), &set).recipe;
+    assert_eq!(recipe.weighting.table()["gamma"], 3.0);
+}
+
+#[test]
+fn another_solver_reads_the_checkpoint_as_its_own_class_would() {
+    let place = Place::new("sd1-a");
+    let sampled = |more: &[&str]| {
+        let set = here(&place).into_iter().chain(more.iter().map(|s| s.to_string())).collect::<Vec<_>>();
+        resolved(&RecipeSource::named("sd15-lora"), &set).recipe.sampling
+    };
+    // PNDM's file, as diffusers reads it for EulerDiscreteScheduler: the offset stays, the end is at no noise.
+    let euler = sampled(&["sampling.solver=euler", "sampling.spacing=leading"]);
+    assert_eq!(euler.spacing.table()["steps_offset"], 1);
+    assert_eq!(euler.spacing.name(), "leading");
+}

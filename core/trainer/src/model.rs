@@ -39,7 +39,7 @@ pub trait Backbone: Send + Sync {
     /// Sets what is kept for the backward pass.
     fn recompute(&self, what: Recompute);
 
-    /// Latent sides must be multiples of this.
+    /// Latent sides must be multiples of this: what the network can take at all.
     fn side_multiple(&self) -> usize;
 
     /// The type that activations are computed in.
@@ -230,9 +230,10 @@ pub trait Family: Send + Sync {
     }
     /// The number of scalars of each component, without touching weights: for the estimate of memory.
     fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>>;
-    /// Picture sides must be multiples of this, in pixels, without touching weights. 64 is right for every denoiser of up
-    /// to three halvings on latents of an eighth of the picture's side.
-    fn side_multiple_px(&self, _path: &Path) -> Result<u32> {
+    /// What the sides of training buckets are multiples of, in pixels, without touching weights. 64 suits every denoiser of
+    /// up to three halvings on latents of an eighth of the picture's side. A sampler may draw other sizes:
+    /// [`Backbone::side_multiple`].
+    fn bucket_step_px(&self, _path: &Path) -> Result<u32> {
         Ok(64)
     }
     /// Loads it.

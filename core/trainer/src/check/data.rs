@@ -13,7 +13,7 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     let share = recipe.validation.as_ref().map_or(0.0, |v| v.share);
     let opened = resolved
         .family
-        .side_multiple_px(&resolved.model_dir)
+        .bucket_step_px(&resolved.model_dir)
         .and_then(|step| Set::open(&recipe.data, Path::new(""), native.resolution_px, step, share));
     let set = match opened {
         Ok(set) => set.report,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use figment::value::{Dict, Map as Profiles};
 use figment::{Figment, Metadata, Profile, Provider};
-use sconce_sdk::ParamError;
+use sconce_sdk::{ParamError, registry};
 use serde_json::{Map, Value};
 
 pub(super) use super::document::join;
@@ -57,12 +57,19 @@ impl Layer {
         Ok(Self::plain(origin, value))
     }
 
-    /// `schedule = "cosine"` becomes `schedule = { type = "cosine" }`.
+    /// `schedule = "cosine"` becomes `schedule = { type = "cosine" }`, and an alias the name, so that layers that mean one
+    /// plugin merge.
     fn normal(mut self) -> Self {
         let spell_out = |table: &mut Map<String, Value>, kinds: &[&str]| {
             for kind in kinds {
-                if let Some(value @ Value::String(_)) = table.get_mut(*kind) {
+                let Some(value) = table.get_mut(*kind) else { continue };
+                if value.is_string() {
                     *value = Value::Object(Map::from_iter([("type".to_owned(), value.take())]));
+                }
+                if let Some(name) = value.get("type").and_then(Value::as_str)
+                    && let Ok(plugin) = registry::find(kind, name)
+                {
+                    value["type"] = Value::String(plugin.name.to_owned());
                 }
             }
         };

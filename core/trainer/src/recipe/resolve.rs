@@ -322,18 +322,18 @@ impl Reader {
                     Some(_) => (Blame::Recipe, "model.family", e),
                     None => (Blame::Files, "model.path", e),
                 })?;
-                let native = family.native(&dir).map_err(|e| {
-                    (
-                        Blame::Files,
-                        "model.path",
-                        ParamError::new(format!("cannot read the model's configs: {}", crate::message(&e))),
-                    )
+                let asked = |what: &str| self.value(what)?.get("type")?.as_str();
+                let (solver, spacing) = (asked("sampling.solver"), asked("sampling.spacing"));
+                let natives = family.native(&dir).and_then(|own| Ok((own, family.native_with(&dir, solver, spacing)?)));
+                let (native, sampled) = natives.map_err(|e| {
+                    let message = format!("cannot read the model's configs: {}", crate::message(&e));
+                    (Blame::Files, "model.path", ParamError::new(message))
                 })?;
-                Ok((native, family, dir))
+                Ok((sampled, (native, family, dir)))
             });
         match found {
-            Ok(found) => {
-                self.layers.insert(1, native::layer(&found.0));
+            Ok((sampled, found)) => {
+                self.layers.insert(1, native::layer(&sampled));
                 match layer::merge(&mut self.layers) {
                     Ok(merged) => self.merged = merged,
                     Err(fault) => self.faults.push(fault),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Result, Tensor};
+use sconce_sdk::{Objective, Schedule};
 use serde_json::{Map, Value};
 
 use super::run::Job;
@@ -21,8 +22,8 @@ pub struct Header<'a> {
     pub recipe: &'a str,
     /// `lora` for an adapter, nothing for a whole model.
     pub adapter: Option<&'a str>,
-    /// True where the schedule leaves no signal at t = 1.
-    pub zero_terminal: bool,
+    /// What is predicted, on which schedule, as the run computed with them.
+    pub process: (&'a dyn Schedule, &'a dyn Objective),
 }
 
 /// Header fields: ModelSpec 1.0.1, the recipe, and for adapters the `ss_*` fields that other programs read.
@@ -38,7 +39,7 @@ pub fn header(h: &Header) -> BTreeMap<String, String> {
         ("modelspec.implementation", "https://github.com/huggingface/diffusers".to_owned()),
         ("modelspec.title", h.title.to_owned()),
         ("modelspec.resolution", format!("{side}x{side}")),
-        ("modelspec.prediction_type", prediction.clone()),
+        ("modelspec.prediction_type", prediction),
         ("sconce.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("sconce.recipe", h.recipe.to_owned()),
         ("sconce.objective", h.trained_as.objective.to_string()),
@@ -46,8 +47,10 @@ pub fn header(h: &Header) -> BTreeMap<String, String> {
     ]);
     if h.adapter.is_some() {
         let flag = |b: bool| if b { "True" } else { "False" }.to_owned();
-        fields.insert("ss_v_parameterization", flag(prediction == "v"));
-        fields.insert("ss_zero_terminal_snr", flag(h.zero_terminal));
+        let (schedule, objective) = h.process;
+        let middle = schedule.at(0.5);
+        fields.insert("ss_v_parameterization", flag(objective.target(&middle) == [-middle.sigma, middle.alpha]));
+        fields.insert("ss_zero_terminal_snr", flag(schedule.at(1.0).alpha == 0.0));
         fields.insert("ss_base_model_version", h.trained_as.family.clone());
         fields.insert("ss_output_name", h.title.to_owned());
     }
@@ -76,7 +79,7 @@ pub(super) fn write(
             trained_as: &trained_as,
             recipe: &text,
             adapter,
-            zero_terminal: recipe.schedule.at(1.0).alpha == 0.0,
+            process: (&*recipe.schedule, &*recipe.objective),
         })
     };
     if weights.adapters.is_empty() {

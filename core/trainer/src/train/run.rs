@@ -316,7 +316,7 @@ fn log_step(logs: &mut Logs, r: &StepReport) -> Result<()> {
 /// The recipe's pictures, at the sizes that the model takes.
 fn open_set(job: &Job) -> Result<crate::data::Set> {
     let native = job.model.native();
-    let step = job.resolved.family.side_multiple_px(&job.resolved.model_dir)?;
+    let step = job.resolved.family.bucket_step_px(&job.resolved.model_dir)?;
     let share = job.recipe.validation.as_ref().map_or(0.0, |v| v.share);
     let set = crate::data::Set::open(&job.recipe.data, &job.resolved.base_dir, native.resolution_px, step, share)?;
     if share > 0.0 && set.held_out.is_empty() {
