@@ -13,23 +13,27 @@ use sha2::{Digest, Sha256};
 pub struct Bench(pub tempfile::TempDir);
 
 impl Bench {
-    /// Makes one; `more` is added to the recipe.
+    /// Makes one for a small model from nothing; `more` is added to the recipe.
     pub fn new(more: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart");
-        fs::create_dir(dir.path().join("pictures")).expect("a folder");
-        for name in ["ant", "banana", "bear", "bee", "cactus", "camel", "car", "cat"] {
-            let from = root.join("data").join(format!("{name}.webp"));
-            fs::copy(from, dir.path().join(format!("pictures/{name}.webp"))).expect("a picture");
-            fs::write(dir.path().join(format!("pictures/{name}.txt")), name).expect("a caption");
-        }
-        let blank = root.join("blank");
-        let recipe = format!(
+        let blank = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart/blank");
+        Self::of(&format!(
             "[model]\npath = {:?}\nrandom_seed = 3\n[optimizer]\ntype = \"adamw\"\nlr = 1e-3\n[data]\nbatch = 3\n\
              caption_dropout = 0.2\n[[data.source]]\npath = \"pictures\"\nflip = \"horizontal\"\n[train]\n\
              images = 24\nseed = 5\nsave_every_images = 6\n{more}",
             blank.display().to_string()
-        );
+        ))
+    }
+
+    /// Makes one with this recipe.
+    pub fn of(recipe: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart/data");
+        fs::create_dir(dir.path().join("pictures")).expect("a folder");
+        for name in ["ant", "banana", "bear", "bee", "cactus", "camel", "car", "cat"] {
+            let to = dir.path().join(format!("pictures/{name}.webp"));
+            fs::copy(data.join(format!("{name}.webp")), to).expect("a picture");
+            fs::write(dir.path().join(format!("pictures/{name}.txt")), name).expect("a caption");
+        }
         fs::write(dir.path().join("recipe.toml"), recipe).expect("a recipe");
         Self(dir)
     }
@@ -41,9 +45,13 @@ impl Bench {
 
     /// `sconce train recipe.toml --out OUT` and more.
     pub fn command(&self, out: &str, more: &[&str]) -> Command {
+        self.sconce(&[&["train", "recipe.toml", "--out", out], more].concat())
+    }
+
+    /// Any command of the program, in the folder.
+    pub fn sconce(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sconce"));
-        command.current_dir(self.0.path()).args(["train", "recipe.toml", "--out", out]).args(more);
-        command.env("SCONCE_CACHE", self.path("home"));
+        command.current_dir(self.0.path()).args(arguments).env("SCONCE_CACHE", self.path("home"));
         command
     }
 

@@ -67,8 +67,7 @@ impl Names {
             let all = match encoders.iter().position(|e| *e == component) {
                 Some(i) => {
                     let prefix = if encoders.len() > 1 { format!("lora_te{}", i + 1) } else { "lora_te".to_owned() };
-                    let path = path.strip_prefix("text_model.").unwrap_or(&path);
-                    vec![spell(&prefix, &format!("text_model.{path}"))]
+                    vec![spell(&prefix, &path)]
                 }
                 // Both spellings of the UNet are read; the first is written.
                 None if encoders.len() > 1 => {
