@@ -49,11 +49,8 @@ impl Trained {
     /// Samples with the program from the case's noise, and holds the latents against those stored as `key`.
     fn check(&self, key: &str, more: &[&str]) -> Result<Tensor> {
         let expected = self.expected.tensor(key, DType::F32, &Device::Cpu)?;
-        let noise = Tensor::from_vec(
-            formula::unit("input", "sample.init", expected.dims()),
-            expected.dims(),
-            &Device::Cpu,
-        )?;
+        let noise =
+            Tensor::from_vec(formula::unit("input", "sample.init", expected.dims()), expected.dims(), &Device::Cpu)?;
         save(&self.bench.path("init.safetensors"), &BTreeMap::from([("latents".to_owned(), noise)]), &BTreeMap::new())?;
         let word = |field: &str| self.text[field].as_str().map_or_else(|| self.text[field].to_string(), str::to_owned);
         let (prompt, negative, steps, cfg) = (word("prompt"), word("negative"), word("steps"), word("cfg"));
