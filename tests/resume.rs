@@ -61,6 +61,10 @@ fn another_recipe_does_not_go_on() {
     assert!(!output.status.success() && said.contains("another recipe") && said.contains("lr"), "{said}");
     let output = bench.command("run", &[]).output().expect("it starts");
     assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"));
+    let more = ["--resume", "--changed", "--set", "optimizer.lr=1e-4", "--set", "train.images=30"];
+    let said = String::from_utf8_lossy(&bench.train("run", &more).stderr).into_owned();
+    assert!(said.contains("resumed at 24 images") && said.contains("the recipe has changed"), "{said}");
+    assert!(bench.log("run").contains("\"images\":30"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sconce_core::recipe::{RecipeSource, resolve};
-use sconce_core::train::{self, Ended, Event, GroundLuminance, Observer, Options, Start};
+use sconce_core::train::{self, Ended, Event, Failed, GroundLuminance, Observer, Options, Start};
 
 use super::args::DeviceArg;
 use super::{Failure, print};
@@ -43,6 +43,10 @@ pub struct Args {
     #[arg(long)]
     pub resume: bool,
 
+    /// With --resume: go on although the recipe or the pictures have changed since. From there on it is another run.
+    #[arg(long, requires = "resume")]
+    pub changed: bool,
+
     /// The run's folder. Default: the recipe's `output.dir`, else `runs/` and the recipe's name.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -66,7 +70,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let options = Options {
         out: args.out.clone().unwrap_or_else(own),
         device: args.device.open()?,
-        start: if args.resume { Start::Resume } else { Start::Fresh },
+        start: match (args.resume, args.changed) {
+            (false, _) => Start::Fresh,
+            (true, false) => Start::Resume,
+            (true, true) => Start::Changed,
+        },
         stop: Arc::new(AtomicBool::new(false)),
     };
     let stop = options.stop.clone();
@@ -92,7 +100,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
         }
         Err(error) => {
             screen.finish();
-            Err(Failure::run(error))
+            Err(match error {
+                Failed::Files(e) => Failure::files(e),
+                Failed::Run(e) => Failure::run(e),
+            })
         }
     }
 }
@@ -121,7 +132,10 @@ impl Observer for Screen {
             Event::Encoding(done, total) => {
                 self.bar("encoding pictures and captions", *total as u64, *done as u64);
             }
-            Event::Resumed(images) => self.line(&format!("resumed at {images} images")),
+            Event::Resumed(images, changed) => {
+                self.line(&format!("resumed at {images} images"));
+                changed.iter().for_each(|what| self.line(&format!("           {what}")));
+            }
             Event::Step(r) => {
                 let loss = self.loss.map_or(r.loss, |l| l + 0.02 * (r.loss - l));
                 self.loss = Some(loss);

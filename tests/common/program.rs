@@ -1,6 +1,8 @@
 //! Running the program in a folder of its own, and holding what it prints against the reviewed text in
-//! `tests/snapshots/`. `SCONCE_UPDATE_SNAPSHOTS=1 cargo test --release --test cli` writes the texts anew; review the
+//! `tests/snapshots/`. `SCONCE_UPDATE_SNAPSHOTS=1 cargo test --release` writes the texts anew; review the
 //! difference before it is committed.
+
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

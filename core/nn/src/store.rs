@@ -200,7 +200,7 @@ impl Store {
         let from = &self.component;
         match &self.source {
             Source::Files(files) => {
-                let Some((found, _)) = files.info(name) else {
+                let Some((found, stored)) = files.info(name) else {
                     let first = files.paths().first().map(|p| p.display().to_string()).unwrap_or_default();
                     bail!("{from}: `{name}` {:?} is missing from {first}", shape.dims())
                 };
@@ -212,7 +212,12 @@ impl Store {
                         shape.dims()
                     );
                 }
-                files.tensor(name, self.dtype, &self.device)
+                let value = files.tensor(name, self.dtype, &self.device)?;
+                if !value.dtype().is_float() {
+                    let path = files.path_of(name).map(|p| p.display().to_string()).unwrap_or_default();
+                    bail!("{path}: `{name}` is stored as {stored}, which is no type of weights");
+                }
+                Ok(value)
             }
             Source::Random(seed) => {
                 let stream = Stream::new(*seed, &format!("init {from}/{name}"));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -204,7 +204,9 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
     };
     run().map_err(|e| {
         let _ = std::fs::remove_file(&tmp);
-        msg(format!("{what}: cannot write: {e}; the previous file, if any, is untouched"))
+        let full = matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge);
+        let advice = if full { "; make room there, or write elsewhere" } else { "" };
+        msg(format!("{what}: cannot write: {e}{advice}. The previous file, if any, is untouched"))
     })
 }
 

@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use sconce_nn::weights::{WeightFiles, save, write_atomic};
 use serde::{Deserialize, Serialize};
 
+use super::run::Start;
 use super::weights::Weights;
 use crate::optimizer::OptimizerState;
 
@@ -35,6 +36,15 @@ pub struct Checkpoints {
     keep: usize,
 }
 
+/// A folder that is removed in the end, unless it was renamed: a full disk is not filled with what cannot be used.
+struct Unfinished<'a>(&'a Path);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.0);
+    }
+}
+
 const PROGRESS: &str = "progress.json";
 const RECIPE: &str = "recipe.toml";
 const DATA: &str = "data.sha256";
@@ -59,6 +69,7 @@ impl Checkpoints {
         let to = self.folder.join(format!("{:012}", at.images));
         let tmp = self.folder.join(format!("{:012}.tmp", at.images));
         let _ = std::fs::remove_dir_all(&tmp);
+        let _unfinished = Unfinished(&tmp);
         let none = BTreeMap::new();
         let named = |values: Vec<Tensor>| -> BTreeMap<String, Tensor> {
             weights.params.iter().map(|p| p.name.clone()).zip(values).collect()
@@ -85,30 +96,43 @@ impl Checkpoints {
         Ok(self.all()?.pop())
     }
 
-    /// Puts a checkpoint back, after making sure that it is of this recipe and these pictures.
+    /// Puts the checkpoint of so many images aside, if there is one, since its weights give no number; answers the newest
+    /// of the rest.
+    pub fn set_aside(&self, images: u64) -> Result<Option<PathBuf>> {
+        let bad = self.folder.join(format!("{images:012}"));
+        if bad.is_dir() {
+            let to = bad.with_extension("not-finite");
+            let _ = std::fs::remove_dir_all(&to);
+            std::fs::rename(&bad, &to).map_err(|e| Error::Msg(format!("{}: {e}", to.display())))?;
+        }
+        self.newest()
+    }
+
+    /// Puts a checkpoint back, after making sure that it is of this recipe and these pictures; with [`Start::Changed`] what
+    /// has changed is answered instead.
     pub fn restore(
         &self,
         from: &Path,
         of: &MadeOf,
+        start: Start,
         weights: &Weights,
         optimizer: &mut dyn OptimizerState,
-    ) -> Result<Progress> {
+    ) -> Result<(Progress, Vec<String>)> {
         let read = |name: &str| {
             let path = from.join(name);
             std::fs::read_to_string(&path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))
         };
-        if let Some(difference) = first_difference(&read(RECIPE)?, &of.recipe) {
-            bail!(
-                "{}: the checkpoint was made by another recipe, so going on would be another run: {difference}. Start \
-                 a new run with another --out, or put the recipe back",
-                from.display()
-            );
-        }
+        let mut changed = Vec::new();
+        changed.extend(first_difference(&read(RECIPE)?, &of.recipe).map(|what| format!("the recipe has changed: {what}")));
         if read(DATA)? != of.data {
+            changed.push("the pictures, their captions or what is held out have changed".to_owned());
+        }
+        if start != Start::Changed && !changed.is_empty() {
             bail!(
-                "{}: the pictures, their captions or what is held out have changed since the checkpoint was made, so \
-                 going on would be another run. Start a new run with another --out, or put the files back",
-                from.display()
+                "{}: since the checkpoint was made, {}. Going on would be another run: put it back, start a new run with \
+                 another --out, or go on nevertheless with --resume --changed",
+                from.display(),
+                changed.join("; ")
             );
         }
         let progress: Progress = serde_json::from_str(&read(PROGRESS)?)
@@ -132,10 +156,11 @@ impl Checkpoints {
             }
         }
         optimizer.restore(&load(OPTIMIZER)?)?;
-        Ok(progress)
+        Ok((progress, changed))
     }
 
-    /// The whole checkpoints, oldest first. Leftovers of a crash end in `.tmp` and do not count.
+    /// The whole checkpoints, oldest first. Leftovers of a crash end in `.tmp`, what was put aside in `.not-finite`; neither
+    /// counts.
     fn all(&self) -> Result<Vec<PathBuf>> {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return Ok(Vec::new()) };
         let mut all: Vec<PathBuf> = entries

@@ -16,4 +16,4 @@ pub use log::Logs;
 pub use memory::{peak_bytes, resident_bytes};
 pub use output::{Header, header};
 pub use preview::GroundLuminance;
-pub use run::{Ended, Event, Observer, Options, Start, StepReport, run};
+pub use run::{Ended, Event, Failed, Observer, Options, Start, StepReport, run};

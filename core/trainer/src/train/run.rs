@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Error, Result, Tensor, bail};
 use sconce_nn::checkpoint::backward;
 
 use super::autoencoder::AutoencoderTask;
@@ -39,6 +39,8 @@ pub enum Start {
     Fresh,
     /// At the newest checkpoint of the run's folder, or at zero if it has none.
     Resume,
+    /// The same although the recipe or the pictures have changed: from there on it is another run.
+    Changed,
 }
 
 /// How a run ended.
@@ -50,6 +52,17 @@ pub enum Ended {
     Stopped(PathBuf),
 }
 
+/// How a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The model or the pictures: bad or missing files.
+    #[error(transparent)]
+    Files(Error),
+    /// Anything else.
+    #[error(transparent)]
+    Run(#[from] Error),
+}
+
 /// What happened.
 pub enum Event<'a> {
     /// The model is loaded: what it says about itself, scalars that train, and all of them.
@@ -58,8 +71,8 @@ pub enum Event<'a> {
     Data(&'a Report),
     /// Pictures and captions are being encoded: done, of how many.
     Encoding(usize, usize),
-    /// The run goes on from a checkpoint, at so many images.
-    Resumed(u64),
+    /// The run goes on from a checkpoint, at so many images; what has changed since.
+    Resumed(u64, &'a [String]),
     /// An update was made.
     Step(&'a StepReport),
     /// The loss on held-out pictures: named values, the first of which is the one to watch.
@@ -148,22 +161,25 @@ pub(super) struct Job<'a> {
 }
 
 /// Runs a resolved recipe.
-pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) -> Result<Ended> {
+pub fn run(
+    resolved: &Resolved,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> std::result::Result<Ended, Failed> {
     let recipe = &resolved.recipe;
     let checkpoints = Checkpoints::new(&options.out, recipe.train.keep);
     let newest = checkpoints.newest()?;
     if let (Start::Fresh, Some(found)) = (options.start, &newest) {
-        bail!(
-            "{}: there is a run in this folder already. Go on with --resume, or start another with --out",
-            found.display()
-        );
+        let found = found.display();
+        let why = format!("{found}: there is a run in this folder already. Go on with --resume, or start another with --out");
+        return Err(Error::Msg(why).into());
     }
     let load = LoadOptions {
         device: options.device.clone(),
         dtype: recipe.model.dtype.into(),
         random: recipe.model.random_seed,
     };
-    let model = resolved.family.load(&resolved.model_dir, &load)?;
+    let model = resolved.family.load(&resolved.model_dir, &load).map_err(Failed::Files)?;
     model.backbone().recompute(recipe.train.recompute);
     if let Some(value) = recipe.train.autoencoder.as_ref().and_then(|a| a.first_log_variance) {
         model.autoencoder().start_log_variance(value)?;
@@ -176,7 +192,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     let elements: usize = stores.iter().map(|s| s.elements()).sum();
     observer.see(&Event::Loaded(model.native(), weights.elements(), elements))?;
 
-    let set = open_set(&job)?;
+    let set = open_set(&job).map_err(Failed::Files)?;
     observer.see(&Event::Data(&set.report))?;
     let of = MadeOf { recipe: resolved.to_toml(), data: set.identity() };
     let order = || {
@@ -187,8 +203,9 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     let mut at = Progress::default();
     let resumed = newest.is_some();
     if let Some(from) = newest {
-        at = checkpoints.restore(&from, &of, &weights, optimizer.as_mut())?;
-        observer.see(&Event::Resumed(at.images))?;
+        let changed;
+        (at, changed) = checkpoints.restore(&from, &of, options.start, &weights, optimizer.as_mut())?;
+        observer.see(&Event::Resumed(at.images, &changed))?;
     }
     sconce_nn::weights::write_atomic(&options.out.join("recipe.toml"), |out| out.write_all(of.recipe.as_bytes()))?;
     let mut order_now = order();
@@ -236,7 +253,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     while at.images < total {
         let batches = order_now.by_ref().take(recipe.train.accumulate.max(1)).collect();
         let update = Update { images_seen: at.images, batches };
-        let step = step(&mut *task, recipe, &weights, optimizer.as_mut(), &update)?;
+        let step = step(&mut *task, recipe, &weights, optimizer.as_mut(), &update, &checkpoints)?;
         let before = at.images;
         at.images += update.images() as u64;
         at.updates += 1;
@@ -275,6 +292,7 @@ fn step(
     weights: &Weights,
     optimizer: &mut dyn crate::optimizer::OptimizerState,
     update: &Update,
+    checkpoints: &Checkpoints,
 ) -> Result<StepReport> {
     let images = update.images() as f64;
     let mut gradients = Gradients::none(weights.params.len());
@@ -294,9 +312,9 @@ fn step(
     }
     let grad_norm = gradients.norm()?;
     if !loss.is_finite() || !grad_norm.is_finite() {
+        let advice = no_number(recipe, update.images_seen, checkpoints)?;
         bail!(
-            "after {} images the loss is {loss} and the gradient's norm {grad_norm}: the run stops before this update. \
-             The newest checkpoint is still good: lower optimizer.lr or train.clip_norm",
+            "after {} images the loss is {loss} and the gradient's norm {grad_norm}: the run stops before this update. {advice}",
             update.images_seen
         );
     }
@@ -305,6 +323,27 @@ fn step(
     optimizer.step(&gradients.0, lr)?;
     let parts = parts.into_iter().map(|(name, sum, count)| (name, sum / count as f64)).collect();
     Ok(StepReport { images: 0, images_total: 0, loss, parts, grad_norm, lr, images_per_sec: 0.0 })
+}
+
+/// What to do where the loss is no number after `seen` images. A checkpoint of these very weights is put aside.
+fn no_number(recipe: &Recipe, seen: u64, checkpoints: &Checkpoints) -> Result<String> {
+    if seen == 0 {
+        return Ok(format!(
+            "Nothing has trained yet, so the model in {} gives it by itself: it may be damaged, or model.dtype too narrow \
+             for it",
+            recipe.model.path
+        ));
+    }
+    let clip = match recipe.train.clip_norm {
+        0.0 => "train.clip_norm = 1.0 (it is 0, no limit)".to_owned(),
+        limit => format!("train.clip_norm below {limit}"),
+    };
+    let rate = recipe.optimizer.lr() * recipe.lr.factor(seen, recipe.train.images);
+    let again = match checkpoints.set_aside(seen)? {
+        Some(good) => format!("Go on from {} by --resume --changed, or start again,", good.display()),
+        None => "There is no checkpoint from before: start again".to_owned(),
+    };
+    Ok(format!("{again} with a lower optimizer.lr (the rate is {rate:.1e} here) or with {clip}"))
 }
 
 fn log_step(logs: &mut Logs, r: &StepReport) -> Result<()> {
