@@ -23,7 +23,8 @@ fn a_fine_tune_in_bf16_keeps_what_it_does_not_change() -> Result<()> {
         let (before, after) = (open(model.as_ref())?, open(&bench.path("run/model"))?);
         assert!(before.keys().eq(after.keys()), "{component}");
         for key in before.keys() {
-            let read = |files: &WeightFiles| files.tensor(key, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>();
+            let read =
+                |files: &WeightFiles| files.tensor(key, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>();
             assert_eq!(read(&before)?, read(&after)?, "{component}: {key}");
         }
     }

@@ -202,7 +202,11 @@ impl Store {
             Source::Files(files) => {
                 let Some((found, stored)) = files.info(name) else {
                     let first = files.paths().first().map(|p| p.display().to_string()).unwrap_or_default();
-                    bail!("{from}: `{name}` {:?} is missing from {first}", shape.dims())
+                    bail!(
+                        "{first}: `{name}` {:?} of the {from} is missing: config.json and weights are not of the same \
+                         model, or the file is not whole",
+                        shape.dims()
+                    )
                 };
                 if found != shape.dims() {
                     let path = files.path_of(name).map(|p| p.display().to_string()).unwrap_or_default();

@@ -49,6 +49,9 @@ impl WeightFiles {
         // SAFETY: the map is only read. A file that another process shortens meanwhile would fault, which no reader of
         // mapped weights can prevent; the lengths are checked against the size at opening below.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| msg(format!("{what}: cannot map the weight file: {e}")))?;
+        if map.starts_with(b"version https://git-lfs") {
+            bail!("{what}: this is a pointer of Git LFS, not the weights: fetch them with `git lfs pull`");
+        }
         let (header, meta) = SafeTensors::read_metadata(&map)
             .map_err(|e| msg(format!("{what}: not a whole safetensors file ({e}); download or export it again")))?;
         let whole = header + 8 + meta.data_len();

@@ -123,13 +123,14 @@ impl Checkpoints {
             std::fs::read_to_string(&path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))
         };
         let mut changed = Vec::new();
-        changed.extend(first_difference(&read(RECIPE)?, &of.recipe).map(|what| format!("the recipe has changed: {what}")));
+        changed
+            .extend(first_difference(&read(RECIPE)?, &of.recipe).map(|what| format!("the recipe has changed: {what}")));
         if read(DATA)? != of.data {
             changed.push("the pictures, their captions or what is held out have changed".to_owned());
         }
         if start != Start::Changed && !changed.is_empty() {
             bail!(
-                "{}: since the checkpoint was made, {}. Going on would be another run: put it back, start a new run with \
+                "{}: since the checkpoint was made, {}. Going on would be another run: put that back, start a new run with \
                  another --out, or go on nevertheless with --resume --changed",
                 from.display(),
                 changed.join("; ")
@@ -138,7 +139,12 @@ impl Checkpoints {
         let progress: Progress = serde_json::from_str(&read(PROGRESS)?)
             .map_err(|e| Error::Msg(format!("{}: {e}", from.join(PROGRESS).display())))?;
         let load = |name: &str| -> Result<BTreeMap<String, Tensor>> {
-            let files = WeightFiles::open(&[from.join(name)])?;
+            let files = WeightFiles::open(&[from.join(name)]).map_err(|e| {
+                Error::Msg(format!(
+                    "{}: the checkpoint is damaged; remove its folder to go on from the one before",
+                    crate::message(&e)
+                ))
+            })?;
             files.keys().map(|k| Ok((k.to_owned(), files.tensor(k, DType::F32, &Device::Cpu)?))).collect()
         };
         let put = |values: &BTreeMap<String, Tensor>, var: &candle_core::Var, name: &str| match values.get(name) {

@@ -161,17 +161,14 @@ pub(super) struct Job<'a> {
 }
 
 /// Runs a resolved recipe.
-pub fn run(
-    resolved: &Resolved,
-    options: &Options,
-    observer: &mut dyn Observer,
-) -> std::result::Result<Ended, Failed> {
+pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) -> std::result::Result<Ended, Failed> {
     let recipe = &resolved.recipe;
     let checkpoints = Checkpoints::new(&options.out, recipe.train.keep);
     let newest = checkpoints.newest()?;
     if let (Start::Fresh, Some(found)) = (options.start, &newest) {
         let found = found.display();
-        let why = format!("{found}: there is a run in this folder already. Go on with --resume, or start another with --out");
+        let why =
+            format!("{found}: there is a run in this folder already. Go on with --resume, or start another with --out");
         return Err(Error::Msg(why).into());
     }
     let load = LoadOptions {
