@@ -4,6 +4,7 @@
 
 mod builtin;
 pub mod cli;
+pub mod plot;
 mod quickstart;
 
 pub use sconce_core as core;

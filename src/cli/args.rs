@@ -125,13 +125,28 @@ pub fn family(path: &Path) -> Result<Choice<dyn Family>, Failure> {
     })
 }
 
-/// A plugin on the command line: its name, or its table (`{ type = "karras", rho = 5.0 }`).
+/// A plugin on the command line: its name, its name with fields (`karras{rho=5.0}`), or its table
+/// (`{ type = "karras", rho = 5.0 }`).
 pub fn plugin<K: Kind + ?Sized>(text: &str) -> Result<Choice<K>, Failure> {
-    let table = match text.trim_start().starts_with('{') {
-        true => sconce_core::recipe::inline(text).map_err(Failure::usage)?,
-        false => Value::String(text.to_owned()),
+    let inline = |text| sconce_core::recipe::inline(text).map_err(Failure::usage);
+    let table = match braces(text) {
+        Some(("", table)) => inline(table)?,
+        Some((name, fields)) => {
+            let mut table = inline(fields)?;
+            if let Value::Object(map) = &mut table {
+                map.insert("type".into(), name.into());
+            }
+            table
+        }
+        None => Value::String(text.to_owned()),
     };
     Choice::from_table(&table).map_err(Failure::plugin)
+}
+
+/// A name and the table in braces behind it: `min-snr{gamma=1}`.
+pub fn braces(text: &str) -> Option<(&str, &str)> {
+    let (name, table) = text.split_at(text.find('{')?);
+    table.trim_end().ends_with('}').then_some((name.trim(), table))
 }
 
 #[cfg(test)]
@@ -146,5 +161,12 @@ mod tests {
         assert_eq!(lora("a.safetensors:0.5"), Ok(("a.safetensors".into(), 0.5)));
         assert_eq!(lora("C:\\a.safetensors"), Ok(("C:\\a.safetensors".into(), 1.0)));
         assert!(lora(":1").is_ok_and(|(file, _)| file == ":1"));
+    }
+
+    #[test]
+    fn braces_part_a_name_from_its_fields() {
+        assert_eq!(braces("min-snr{gamma=1}"), Some(("min-snr", "{gamma=1}")));
+        assert_eq!(braces("{ type = \"x\" }"), Some(("", "{ type = \"x\" }")));
+        assert_eq!((braces("min-snr"), braces("min-snr{gamma=1")), (None, None));
     }
 }

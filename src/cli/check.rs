@@ -1,9 +1,10 @@
 //! `sconce check`: what a recipe means.
 
-use sconce_core::check;
-use sconce_core::recipe::{RecipeSource, resolve};
+use std::path::PathBuf;
 
-use super::{Failure, print, print_json};
+use sconce_core::check;
+
+use super::{Failure, plot, print, print_json};
 
 /// Say what a recipe means, and what is wrong with it.
 ///
@@ -15,7 +16,9 @@ use super::{Failure, print, print_json};
 Examples:
   sconce check my.toml
   sconce check my.toml --resolved > whole.toml      the recipe with every default, from all its layers
-  sconce check my.toml --json | jq '.refusals'")]
+  sconce check my.toml --json | jq '.refusals'
+  sconce check my.toml --plot my.svg                what it does over time and noise, as curves
+  sconce check my.toml --plot both.png --with sdxl-lora")]
 pub struct Args {
     /// A recipe file (.toml, .yaml, .json), or a built-in recipe's name (`sconce list recipe`).
     #[arg(value_name = "RECIPE")]
@@ -32,11 +35,20 @@ pub struct Args {
     /// Print the whole recipe instead, with every default filled in, and where each value comes from.
     #[arg(long, conflicts_with = "json")]
     resolved: bool,
+
+    /// Draw noise, draws, weight, sampling levels, learning rate and average into this file, .svg or .png.
+    #[arg(long, value_name = "FILE", conflicts_with = "resolved")]
+    plot: Option<PathBuf>,
+
+    /// Other recipes in the same plot (`sconce diff` says what differs).
+    #[arg(long, value_name = "RECIPE", num_args = 1.., requires = "plot")]
+    with: Vec<String>,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let resolved = resolve(&RecipeSource::named(&args.recipe), &args.set)?;
+    args.plot.as_deref().map(plot::format).transpose()?;
+    let (label, resolved) = plot::recipe(&args.recipe, &args.set)?;
     if args.resolved {
         let origins: String =
             resolved.origins.iter().map(|(field, origin)| format!("#   {field}: {origin}\n")).collect();
@@ -53,5 +65,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
         print(&report.to_string())?;
         report.refusals = refusals;
     }
-    if report.refusals.is_empty() { Ok(()) } else { Err(Failure::refused(&report.refusals)) }
+    if !report.refusals.is_empty() {
+        return Err(Failure::refused(&report.refusals));
+    }
+    let Some(out) = args.plot else { return Ok(()) };
+    let title = if args.with.is_empty() { label.clone() } else { "Recipes".into() };
+    let others = args.with.iter().map(|other| plot::recipe(other, &args.set)).collect::<Result<Vec<_>, _>>()?;
+    let all: Vec<_> = [(label, resolved)].into_iter().chain(others).collect();
+    plot::save(&plot::recipes(&title, &all)?, &out)
 }

@@ -4,9 +4,11 @@
 pub mod args;
 pub mod check;
 pub mod completions;
+pub mod diff;
 pub mod failure;
 pub mod inspect;
 pub mod list;
+pub mod plot;
 pub mod sample;
 pub mod schema;
 pub mod show;
@@ -52,6 +54,10 @@ enum Command {
     Train(train::Args),
     /// Say what a recipe means, and what is wrong with it.
     Check(check::Args),
+    /// Say what differs between two recipes.
+    Diff(diff::Args),
+    /// Draw what plugins and recipes do.
+    Plot(plot::Args),
     /// Draw a picture.
     Sample(sample::Args),
     /// List the plugins, or those of one kind.
@@ -73,6 +79,8 @@ pub fn main() -> ExitCode {
     let done = sconce_nn::checkpoint::on_big_stack(|| match command {
         Command::Train(args) => train::run(args),
         Command::Check(args) => check::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Plot(args) => plot::run(args),
         Command::Sample(args) => sample::run(args),
         Command::List(args) => list::run(args),
         Command::Show(args) => show::run(args),

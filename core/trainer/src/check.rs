@@ -6,6 +6,8 @@ mod data;
 mod memory;
 mod noise;
 
+pub(crate) use noise::percent;
+
 use std::fmt;
 
 use serde::Serialize;
@@ -160,7 +162,7 @@ fn run(resolved: &Resolved, report: &mut Report) {
 }
 
 /// Three digits, whatever the size.
-fn figure(x: f64) -> String {
+pub(crate) fn figure(x: f64) -> String {
     match x.abs() {
         0.0 => "0".into(),
         a if a.is_infinite() => "infinite".into(),

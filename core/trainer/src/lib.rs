@@ -2,7 +2,9 @@
 
 pub mod adapter;
 pub mod check;
+pub mod compare;
 pub mod cond;
+pub mod curves;
 pub mod data;
 mod digest;
 pub mod embedded;
