@@ -45,7 +45,7 @@ fn with(name: &str, more: &str, arguments: &[&str]) {
 #[test]
 fn help_pages() {
     let place = place();
-    for command in ["train", "check", "sample", "list", "show", "inspect", "schema", "completions"] {
+    for command in ["train", "check", "diff", "plot", "sample", "list", "show", "inspect", "schema", "completions"] {
         snapshot(&format!("help-{command}"), &place.run(&[command, "--help"]));
     }
     snapshot("help", &place.run(&["--help"]));
@@ -83,6 +83,51 @@ fn a_good_recipe() {
     with("check-good", "", &[]);
     with("check-good-json", "", &["--json"]);
     with("check-resolved", "", &["--resolved"]);
+}
+
+#[test]
+fn two_recipes() {
+    let place = place();
+    let changed = "quickstart{weighting=\"min-snr\", lr.warmup_images=0}";
+    snapshot("diff", &place.run(&["diff", "quickstart", changed]));
+    snapshot("diff-none", &place.run(&["diff", "quickstart", "quickstart"]));
+}
+
+#[test]
+fn pictures_that_cannot_be() {
+    let place = place();
+    for (name, arguments) in [
+        ("kind", &["plot", "wieghting", "min-snr"] as &[&str]),
+        ("no-picture", &["plot", "solver", "euler"]),
+        ("plugin", &["plot", "weighting", "min-srn"]),
+        ("field", &["plot", "weighting", "min-snr{gama=1}"]),
+        ("toml", &["plot", "weighting", "min-snr{gamma=}"]),
+        ("format", &["plot", "weighting", "min-snr", "--out", "w.pdf"]),
+        (
+            "too-many",
+            &[
+                "plot", "lr", "constant", "constant", "constant", "constant", "constant", "constant", "constant",
+                "constant",
+            ],
+        ),
+        ("no-average", &["plot", "ema", "none"]),
+        (
+            "no-weight",
+            &[
+                "plot",
+                "weighting",
+                "min-snr",
+                "--schedule",
+                "zero-terminal{of=\"scaled-linear\"}",
+                "--objective",
+                "epsilon",
+            ],
+        ),
+        ("list", &["plot", "recipe", "quickstart{data.source=[{path=\"x\"}]}"]),
+        ("check-format", &["check", "quickstart", "--plot", "w.pdf"]),
+    ] {
+        snapshot(&format!("plot-{name}"), &place.run(arguments));
+    }
 }
 
 #[test]

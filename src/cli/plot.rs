@@ -17,17 +17,16 @@ use crate::plot::figure::Panel;
 use crate::plot::{Figure, Format, draw, panels};
 
 /// Draw what plugins do, or recipes: several of a kind in one picture.
-///
-/// A plugin is its name with fields in braces, as TOML: min-snr, 'min-snr{gamma=1}'. A recipe is a file or a built-in
-/// recipe's name, and may have fields in braces too: 'quickstart{weighting="min-snr"}'. Quote them, or the shell may
-/// take the braces.
-///
-/// What a plugin does depends on the others of its run: they are those of --schedule, --objective, --weighting and
-/// --timesteps. Drawn are, by kind: signal, noise and log-SNR over time; the density of the draws over time and over
-/// log-SNR; the effective weight over log-SNR, and w(lambda) on the error of epsilon as in Kingma & Gao 2023 (the picture
-/// says in which scale); a sampler's levels; the learning rate and the average of the weights over the run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+A plugin is its name, with fields in braces as TOML: 'min-snr{gamma=1}'. Quote it, or the shell
+may take the braces. A recipe is a file or a built-in recipe's name, with changes in braces.
+
+What a plugin does depends on the others of its run: those of --schedule, --objective,
+--weighting and --timesteps. The effective weight is w(lambda)/(1 + e^-lambda), of area 1: the
+weight on the error of v over lambda = log-SNR. w(lambda), which is drawn too, is the weight on the
+error of epsilon (Kingma & Gao 2023), in the same scale.
+
 Examples:
   sconce plot weighting native min-snr 'min-snr{gamma=1}' debiased
   sconce plot schedule scaled-linear 'zero-terminal{of=\"scaled-linear\"}' 'rectified-flow{shift=3}'

@@ -4,18 +4,19 @@
 //! much larger than its size, and a PNG is scaled down, which smooths it.
 
 use std::fmt::Write;
-use std::sync::OnceLock;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{RgbImage, imageops};
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::Ranged;
-use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{FontDesc, register_font};
 
-use super::figure::{Axis, Figure, Line, Panel, Scale, Stroke};
+use super::axis::{Frame, ticks};
+use super::figure::{Figure, Line, Panel, Stroke};
+use super::layout::{
+    HEIGHT_OF_EM, INSET, LEGEND_ROW, Layout, MARGIN, NOTE_ROW, PANEL, SUBTITLE_ROW, SWATCH, Weight, font, text_width,
+};
+use super::polyline::{Point, dashes, height_at, near, simplify};
 
 /// Told apart with every common kind of colour blindness (Okabe & Ito 2008), yellow left out.
 const COLOURS: [RGBColor; 7] = [
@@ -34,15 +35,6 @@ const INK: RGBColor = RGBColor(25, 28, 33);
 const SOFT: RGBColor = RGBColor(95, 101, 110);
 const GRID: RGBColor = RGBColor(232, 234, 237);
 const AXIS: RGBColor = RGBColor(150, 156, 165);
-
-/// The font inside the program, and what an SVG's reader without it falls back to.
-const FAMILY: &str = "Inter, Helvetica, Arial, sans-serif";
-
-const MARGIN: f64 = 28.0;
-/// A panel with its labels.
-const PANEL: (f64, f64) = (400.0, 292.0);
-/// From a panel's edges to its plot: left, top, right, bottom.
-const INSET: (f64, f64, f64, f64) = (54.0, 34.0, 16.0, 46.0);
 
 /// How many times as large an SVG's view box is.
 const SVG_SCALE: f64 = 10.0;
@@ -108,67 +100,8 @@ pub fn png(figure: &Figure) -> Result<Vec<u8>, DrawError> {
     Ok(bytes)
 }
 
-/// Ascent and descent of the font inside the program, in em.
-const HEIGHT_OF_EM: f64 = (2728.0 + 680.0) / 2816.0;
-
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-/// Where everything is.
-struct Layout {
-    width: f64,
-    height: f64,
-    columns: usize,
-    /// The legend's entries by row.
-    legend: Vec<Vec<usize>>,
-    /// The notes, broken into lines.
-    notes: Vec<String>,
-    panels_top: f64,
-    notes_top: f64,
-}
-
-const LEGEND_ROW: f64 = 21.0;
-const NOTE_ROW: f64 = 15.0;
-const SWATCH: f64 = 26.0;
-
-impl Layout {
-    fn of(figure: &Figure) -> Self {
-        let columns = match figure.panels.len() {
-            n @ 0..=2 => n.max(1),
-            4 => 2,
-            7 | 8 => 4,
-            _ => 3,
-        };
-        let rows = figure.panels.len().div_ceil(columns);
-        let width = 2.0 * MARGIN + columns as f64 * PANEL.0;
-        let inner = width - 2.0 * MARGIN;
-
-        let mut legend: Vec<Vec<usize>> = vec![vec![]];
-        let mut used = 0.0;
-        for (i, name) in figure.names.iter().enumerate() {
-            let entry = SWATCH + text_width(name, 12.0, Weight::Plain) + 24.0;
-            if used + entry > inner && used > 0.0 {
-                legend.push(vec![]);
-                used = 0.0;
-            }
-            used += entry;
-            legend.last_mut().expect("one row").push(i);
-        }
-        let notes: Vec<String> = figure.notes.iter().flat_map(|note| wrap(note, 10.5, inner)).collect();
-        let head = 24.0 + if figure.subtitle.is_empty() { 0.0 } else { 18.0 };
-        let panels_top = MARGIN + head + 6.0 + legend.len() as f64 * LEGEND_ROW + 8.0;
-        let notes_top = panels_top + rows as f64 * PANEL.1 + 6.0;
-        let notes_height = if notes.is_empty() { 0.0 } else { notes.len() as f64 * NOTE_ROW + 6.0 };
-        let height = notes_top + notes_height + MARGIN - 12.0;
-        Self { width, height, columns, legend, notes, panels_top, notes_top }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Weight {
-    Plain,
-    Strong,
 }
 
 /// How and where a text stands: `x` is its left, middle or right, `y` its baseline.
@@ -185,39 +118,6 @@ const fn plain(size: f64, colour: RGBColor) -> Type {
     Type { size, weight: Weight::Plain, colour, anchor: HPos::Left, upwards: false }
 }
 
-fn font(size: f64, weight: Weight) -> FontDesc<'static> {
-    static REGISTERED: OnceLock<()> = OnceLock::new();
-    REGISTERED.get_or_init(|| {
-        let plain = register_font(FAMILY, FontStyle::Normal, include_bytes!("font/Inter-Regular.otf"));
-        let strong = register_font(FAMILY, FontStyle::Bold, include_bytes!("font/Inter-SemiBold.otf"));
-        assert!(plain.is_ok() && strong.is_ok(), "the fonts inside the program are fonts");
-    });
-    let style = if weight == Weight::Strong { FontStyle::Bold } else { FontStyle::Normal };
-    FontDesc::new(FontFamily::Name(FAMILY), size, style)
-}
-
-/// In the figure's pixels.
-fn text_width(text: &str, size: f64, weight: Weight) -> f64 {
-    const FINE: f64 = 20.0;
-    let measured = font(size * HEIGHT_OF_EM * FINE, weight).layout_box(text);
-    measured.map_or(0.0, |(_, (right, _))| f64::from(right) / FINE)
-}
-
-/// Breaks a text into lines of at most this width.
-fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if text_width(&format!("{line} {word}"), size, Weight::Plain) <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
 /// Draws in the figure's pixels on something of plotters'.
 struct Canvas<'a, DB: DrawingBackend> {
     area: &'a DrawingArea<DB, Shift>,
@@ -230,7 +130,6 @@ struct Canvas<'a, DB: DrawingBackend> {
 }
 
 type Drawn = Result<(), DrawError>;
-type Point = (f64, f64);
 
 impl<DB: DrawingBackend> Canvas<'_, DB> {
     fn at(&self, (x, y): Point) -> (i32, i32) {
@@ -265,11 +164,12 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
         let strong = Type { weight: Weight::Strong, ..plain(18.0, INK) };
         let mut y = MARGIN + 14.0;
         self.text(&figure.title, (MARGIN, y), strong)?;
-        if !figure.subtitle.is_empty() {
-            y += 20.0;
-            self.text(&figure.subtitle, (MARGIN, y), plain(12.0, SOFT))?;
+        y += 2.0;
+        for line in &layout.subtitle {
+            y += SUBTITLE_ROW;
+            self.text(line, (MARGIN, y), plain(12.0, SOFT))?;
         }
-        y += 28.0;
+        y += 26.0;
         for row in &layout.legend {
             let mut x = MARGIN;
             for &i in row {
@@ -398,19 +298,24 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
         Ok(())
     }
 
-    /// Symbols at the first lines that have them.
+    /// Symbols at the first lines that have them, where other lines are farthest.
     fn symbols(&self, drawn: &[(&Line, Vec<Vec<Point>>)], frame: &Frame) -> Drawn {
         let mut told: Vec<&str> = Vec::new();
         for (line, runs) in drawn {
             let Some(symbol) = line.symbol.filter(|s| !told.contains(s)) else { continue };
             told.push(symbol);
-            // In a place of its own for each: a quarter of the way in from either side.
-            let share = if told.len() % 2 == 1 { 0.12 } else { 0.88 };
-            let x = frame.left + share * (frame.right - frame.left);
-            let Some(y) = height_at(runs, x) else { continue };
-            let above = y - frame.top > 18.0;
+            let places = (4..=36).flat_map(|i| {
+                let x = frame.left + f64::from(i) / 40.0 * (frame.right - frame.left);
+                height_at(runs, x).into_iter().flat_map(move |y| [(x, y - 11.0), (x, y + 11.0)])
+            });
+            let room = |&(x, y): &Point| {
+                let lines = drawn.iter().flat_map(|(_, runs)| [-5.0, 0.0, 5.0].map(|dx| height_at(runs, x + dx)));
+                lines.flatten().map(|other| (other - y).abs()).fold(f64::INFINITY, f64::min)
+            };
+            let inside = places.filter(|(_, y)| (frame.top + 8.0..frame.bottom - 8.0).contains(y));
+            let Some((x, y)) = inside.max_by(|a, b| room(a).total_cmp(&room(b))) else { continue };
             let style = Type { anchor: HPos::Center, weight: Weight::Strong, ..plain(13.0, INK) };
-            self.text(symbol, (x, if above { y - 7.0 } else { y + 17.0 }), style)?;
+            self.text(symbol, (x, y + 4.0), style)?;
         }
         Ok(())
     }
@@ -425,212 +330,4 @@ fn look(line: &Line) -> (f64, RGBColor) {
         Stroke::Thin => (1.3, RGBColor(pale(r), pale(g), pale(b))),
         Stroke::Dotted => (1.1, RGBColor(r, g, b)),
     }
-}
-
-/// The plot of a panel.
-struct Frame {
-    left: f64,
-    top: f64,
-    right: f64,
-    bottom: f64,
-    x: Axis,
-    y: Axis,
-}
-
-impl Frame {
-    fn x_of(&self, x: f64) -> f64 {
-        self.left + share(&self.x, x) * (self.right - self.left)
-    }
-
-    fn y_of(&self, y: f64) -> f64 {
-        self.bottom - share(&self.y, y) * (self.bottom - self.top)
-    }
-
-    fn holds_x(&self, x: f64) -> bool {
-        (0.0..=1.0).contains(&share(&self.x, x))
-    }
-
-    /// The runs of a line that are inside, cut at the edges, in the figure's pixels.
-    fn clip(&self, points: &[Point]) -> Vec<Vec<Point>> {
-        let mut runs: Vec<Vec<Point>> = Vec::new();
-        let mut open = false;
-        for pair in points.windows(2) {
-            let place = |&(x, y): &Point| (share(&self.x, x), share(&self.y, y));
-            match cut(place(&pair[0]), place(&pair[1])) {
-                Some((from, to)) => {
-                    let pixel = |(x, y): Point| {
-                        (self.left + x * (self.right - self.left), self.bottom - y * (self.bottom - self.top))
-                    };
-                    let (from, to) = (pixel(from), pixel(to));
-                    match runs.last_mut().filter(|run| open && run.last() == Some(&from)) {
-                        Some(run) => run.push(to),
-                        None => runs.push(vec![from, to]),
-                    }
-                    open = true;
-                }
-                None => open = false,
-            }
-        }
-        runs
-    }
-}
-
-/// A value's place on an axis: 0 at its start, 1 at its end.
-fn share(axis: &Axis, value: f64) -> f64 {
-    let (from, to) = axis.range;
-    match axis.scale {
-        Scale::Linear => (value - from) / (to - from),
-        // Nothing is far below.
-        Scale::Log => (value.max(1e-300).ln() - from.ln()) / (to.ln() - from.ln()),
-    }
-}
-
-/// The part of a stretch that is in the unit square (Liang & Barsky 1984).
-fn cut(from: Point, to: Point) -> Option<(Point, Point)> {
-    if ![from.0, from.1, to.0, to.1].iter().all(|x| x.is_finite()) {
-        return None;
-    }
-    let (dx, dy) = (to.0 - from.0, to.1 - from.1);
-    let (mut start, mut end) = (0.0f64, 1.0f64);
-    for (step, room) in [(-dx, from.0), (dx, 1.0 - from.0), (-dy, from.1), (dy, 1.0 - from.1)] {
-        if step == 0.0 {
-            if room < 0.0 {
-                return None;
-            }
-        } else if step < 0.0 {
-            start = start.max(room / step);
-        } else {
-            end = end.min(room / step);
-        }
-    }
-    let on = |s: f64| {
-        if s == 0.0 {
-            from
-        } else if s == 1.0 {
-            to
-        } else {
-            (from.0 + s * dx, from.1 + s * dy)
-        }
-    };
-    (start <= end).then(|| (on(start), on(end)))
-}
-
-/// Where an axis has its lines, and what is written there.
-fn ticks(axis: &Axis, most: usize) -> Vec<(f64, String)> {
-    let (from, to) = axis.range;
-    match axis.scale {
-        Scale::Linear => {
-            let values = RangedCoordf64::from(from..to).key_points(most);
-            values.into_iter().map(|v| (v, number(v))).collect()
-        }
-        Scale::Log => {
-            let (low, high) = (from.log10().ceil() as i32, to.log10().floor() as i32);
-            let step = ((high - low) / most as i32 + 1).max(1);
-            (low..=high).filter(|e| e % step == 0).map(|e| (10f64.powi(e), power(e))).collect()
-        }
-    }
-}
-
-/// `0.25`, `−4`, `50 000`.
-fn number(x: f64) -> String {
-    let x = if x.abs() < 1e-12 { 0.0 } else { x };
-    let text = format!("{:.4}", x.abs());
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    let (whole, rest) = text.split_once('.').map_or((text, String::new()), |(w, r)| (w, format!(".{r}")));
-    let grouped: Vec<&str> = match whole.len() {
-        0..=4 => vec![whole],
-        n => [0]
-            .into_iter()
-            .chain((1..n).filter(|i| (n - i) % 3 == 0))
-            .zip((1..=n).filter(|i| (n - i) % 3 == 0))
-            .map(|(a, b)| &whole[a..b])
-            .collect(),
-    };
-    format!("{}{}{rest}", if x < 0.0 { "−" } else { "" }, grouped.join(" "))
-}
-
-/// `10⁻³`.
-fn power(exponent: i32) -> String {
-    let raised = |c: char| match c {
-        '-' => '⁻',
-        '1' => '¹',
-        '2' => '²',
-        '3' => '³',
-        c => char::from_u32(0x2070 + c as u32 - '0' as u32).unwrap_or(c),
-    };
-    match exponent {
-        0 => "1".into(),
-        1 => "10".into(),
-        e => format!("10{}", e.to_string().chars().map(raised).collect::<String>()),
-    }
-}
-
-/// True for lines that cannot be told apart.
-fn near(a: &[Vec<Point>], b: &[Vec<Point>]) -> bool {
-    let ends = |runs: &[Vec<Point>]| Some((runs.first()?.first()?.0, runs.last()?.last()?.0));
-    let (Some(p), Some(q)) = (ends(a), ends(b)) else { return false };
-    let (from, to) = (p.0.min(q.0), p.1.max(q.1));
-    (0..=100).map(|i| from + (to - from) * f64::from(i) / 100.0).all(|x| match (height_at(a, x), height_at(b, x)) {
-        (Some(a), Some(b)) => (a - b).abs() < 0.7,
-        (None, None) => true,
-        // At an edge.
-        _ => false,
-    })
-}
-
-/// The y of a line at x.
-fn height_at(runs: &[Vec<Point>], x: f64) -> Option<f64> {
-    runs.iter().flat_map(|run| run.windows(2)).find_map(|pair| {
-        let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
-        let inside = (x0.min(x1) - 1e-6..=x0.max(x1) + 1e-6).contains(&x);
-        inside.then(|| if x1 == x0 { y0 } else { y0 + (y1 - y0) * ((x - x0) / (x1 - x0)).clamp(0.0, 1.0) })
-    })
-}
-
-/// A line through fewer points, nowhere further than this from the old ones (Douglas & Peucker 1973).
-fn simplify(points: &[Point], far: f64) -> Vec<Point> {
-    let mut keep = vec![false; points.len()];
-    let mut stretches = vec![(0, points.len().saturating_sub(1))];
-    while let Some((from, to)) = stretches.pop() {
-        (keep[from], keep[to]) = (true, true);
-        let (a, b) = (points[from], points[to]);
-        let (dx, dy) = (b.0 - a.0, b.1 - a.1);
-        let length = dx.hypot(dy).max(1e-12);
-        let distance = |p: Point| ((p.0 - a.0) * dy - (p.1 - a.1) * dx).abs() / length;
-        let farthest = (from + 1..to).max_by(|&i, &j| distance(points[i]).total_cmp(&distance(points[j])));
-        if let Some(i) = farthest.filter(|&i| distance(points[i]) > far) {
-            stretches.extend([(from, i), (i, to)]);
-        }
-    }
-    points.iter().zip(keep).filter_map(|(&p, keep)| keep.then_some(p)).collect()
-}
-
-/// The parts of a line from `start` on, `on` long, every `period`.
-fn dashes(points: &[Point], start: f64, on: f64, period: f64) -> Vec<Vec<Point>> {
-    let (mut out, mut walked): (Vec<Vec<Point>>, f64) = (Vec::new(), 0.0);
-    let mut dash: Vec<Point> = Vec::new();
-    for pair in points.windows(2) {
-        let (a, b) = (pair[0], pair[1]);
-        let length = (b.0 - a.0).hypot(b.1 - a.1);
-        let on_way = |s: f64| (a.0 + (b.0 - a.0) * s / length, a.1 + (b.1 - a.1) * s / length);
-        let mut s = 0.0;
-        while s < length {
-            let phase = (walked + s - start).rem_euclid(period);
-            let (inside, left) = if phase < on { (true, on - phase) } else { (false, period - phase) };
-            let end = (s + left.max(1e-6)).min(length);
-            if inside {
-                if dash.is_empty() {
-                    dash.push(on_way(s));
-                }
-                dash.push(on_way(end));
-            }
-            if inside && end < length || !inside {
-                out.extend((!dash.is_empty()).then(|| std::mem::take(&mut dash)));
-            }
-            s = end;
-        }
-        walked += length;
-    }
-    out.extend((!dash.is_empty()).then_some(dash));
-    out
 }

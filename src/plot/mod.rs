@@ -1,9 +1,12 @@
 //! Pictures of what recipes and plugins do: [`panels`] makes a [`Figure`] of the curves of `sconce_core::curves`, and
 //! [`draw`] draws it.
 
+mod axis;
 pub mod draw;
 pub mod figure;
+mod layout;
 pub mod panels;
+mod polyline;
 
 use std::path::Path;
 

@@ -9,10 +9,10 @@ const TIME: &str = "time t";
 const LOG_SNR: &str = "log-SNR λ";
 
 /// What the panels of draws and weight show.
-pub const COVERAGE_NOTE: &str = "Effective weight: the share of w(λ)/(1 + e⁻λ), the weight on the error of v, which every \
-     objective's output gives; its area is 1. Weight on the error of ε: w(λ) = p(λ) · k · (D/α)² in the same scale, where p is \
-     the density of the draws, k the factor on the output's error and D/α what turns an error of ε into one of the output: \
-     the loss is ½ ∫ w(λ) E|ε′ − ε|² dλ (Kingma & Gao 2023, section 3.1).";
+pub const COVERAGE_NOTE: &str = "Effective weight: w(λ)/(1 + exp(−λ)), of area 1; it is the weight on the error of v, which \
+     every objective's output gives. Weight on the error of ε: w(λ) = p(λ)·k·(D/α)² in the same scale, where p is the density \
+     of the draws, k the factor on the output's error, and D/α turns an error of ε into one of the output; the loss is \
+     ½ ∫ w(λ) E|ε′ − ε|² dλ (Kingma & Gao 2023, section 3.1).";
 /// How lines that coincide are drawn.
 pub const ALTERNATE_NOTE: &str = "Where lines lie on each other, their colours alternate.";
 
@@ -102,7 +102,7 @@ pub fn objectives(all: &[&dyn Objective], schedule: &dyn Schedule) -> [Panel; 2]
     let (a, b) = (lines(0), lines(1));
     let (a_axis, b_axis) = (axis("a in y = a x₀ + b ε", &a), axis("b in y = a x₀ + b ε", &b));
     let time = Axis::linear(TIME, 0.0, 1.0);
-    [panel("Share of the picture", time.clone(), a_axis, a), panel("Share of the noise", time, b_axis, b)]
+    [panel("Coefficient of the picture", time.clone(), a_axis, a), panel("Coefficient of the noise", time, b_axis, b)]
 }
 
 /// The factors on the error of the data over log-SNR, and on that of the output over t.
@@ -144,7 +144,11 @@ pub fn levels(all: &[Vec<Level>]) -> [Panel; 2] {
     };
     let (time, log_snr) = (column(|l| l.t), column(|l| l.noise.log_snr()));
     let steps = all.iter().map(|l| l.len() - 1).max().unwrap_or(1) as f64;
-    let (low, high) = window(values(&log_snr).filter(|y| y.is_finite()).collect());
+    // Room for arrows.
+    let seen = values(&log_snr).flat_map(|y| if y.is_finite() { [y - 0.5, y + 0.5] } else { [0.0, 0.0] });
+    let (low, high) = window(seen.collect());
+    let room = |end: f64| if values(&log_snr).any(|y| y == end) { 2.0 } else { 0.0 };
+    let (low, high) = (low - room(f64::NEG_INFINITY), high + room(f64::INFINITY));
     let step = Axis::linear("step", 0.0, steps);
     [
         panel("Sampling: noise levels", step.clone(), Axis::linear(LOG_SNR, low, high), log_snr),

@@ -211,24 +211,3 @@ impl fmt::Display for Noise {
         )
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn changes_are_leaves_that_differ_each_beside_its_table() {
-        let (Value::Object(a), Value::Object(b)) = (
-            json!({"weighting": {"type": "native"}, "data": {"source": [{"path": "x"}], "batch": 1}}),
-            json!({"weighting": {"type": "min-snr", "gamma": 5.0}, "data": {"source": [{"path": "y"}], "batch": 1}}),
-        ) else {
-            panic!("tables")
-        };
-        let found = changes(&a, &b);
-        let fields: Vec<&str> = found.iter().map(|c| c.field.as_str()).collect();
-        assert_eq!(fields, ["weighting.type", "weighting.gamma", "data.source.0.path"]);
-        assert_eq!(found[1].values, [None, Some(json!(5.0))]);
-    }
-}

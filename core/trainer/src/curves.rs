@@ -113,14 +113,8 @@ impl Coverage {
         for (i, pair) in edges.windows(2).enumerate() {
             let (from, to) = (pair[0], pair[1]);
             let (t, span) = match schedule.grid() {
-                // Around a point, to the middle between it and the next; at an end, as far as to the neighbour.
-                Some(_) => match (i, edges.get(i + 2)) {
-                    (0, Some(&next)) => (to, log_snr(to) - log_snr(next)),
-                    (_, Some(&next)) if log_snr(next) > f64::NEG_INFINITY => {
-                        (to, 0.5 * (log_snr(from) - log_snr(next)))
-                    }
-                    _ => (to, log_snr(from) - log_snr(to)),
-                },
+                // Around a point: to the middle between it and the next on either side.
+                Some(_) => (to, edges.get(i + 2).map_or(f64::INFINITY, |&next| 0.5 * (log_snr(from) - log_snr(next)))),
                 None => (0.5 * (from + to), log_snr(from) - log_snr(to)),
             };
             let draws = below(timesteps, to) - if i == 0 { 0.0 } else { below(timesteps, from) };
@@ -134,6 +128,9 @@ impl Coverage {
             let on_v = factor * (noise.determinant(target) / noise.alpha.hypot(noise.sigma)).powi(2);
             let share = Shares { draws, loss: draws * factor, weight: draws * on_v };
             cells.push(Cell { t, width: to - from, log_snr: noise.log_snr(), span, factor, share });
+        }
+        if schedule.grid().is_some() {
+            close(&mut cells);
         }
         let total: Shares = cells.iter().map(|c| c.share).sum();
         if !(total.loss > 0.0 && total.weight > 0.0) {
@@ -199,6 +196,16 @@ fn edges(schedule: &dyn Schedule) -> Vec<f64> {
     edges.sort_by(f64::total_cmp);
     edges.dedup_by(|later, earlier| *later - *earlier < 1e-9);
     edges
+}
+
+/// A table has nothing beyond its end points, so their widths in lambda go on as those before them do; a point without
+/// signal has none.
+fn close(cells: &mut [Cell]) {
+    let finite = cells.iter().filter(|c| c.log_snr.is_finite()).count();
+    if finite >= 4 {
+        cells[0].span = cells[1].span.powi(2) / cells[2].span;
+        cells[finite - 1].span = cells[finite - 2].span.powi(2) / cells[finite - 3].span;
+    }
 }
 
 /// The share of the draws at or before t: the quantile function, inverted.
