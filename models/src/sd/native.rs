@@ -19,9 +19,9 @@ pub const SCHEDULER: &str = "scheduler/scheduler_config.json";
 pub struct Class {
     /// Its name in `_class_name`.
     pub name: &'static str,
-    /// The solver that is it, or that stands for it.
-    pub solver: &'static str,
-    /// Whether the solver is this class, or only stands for it.
+    /// The solvers that are it, or the one that stands for it; first what it is by default.
+    pub solvers: &'static [&'static str],
+    /// Whether the solvers are this class, or only stand for it.
     pub same: bool,
     /// Whether it has `rescale_betas_zero_snr`.
     pub zero_terminal: bool,
@@ -35,7 +35,7 @@ pub struct Class {
 const fn ddim(name: &'static str) -> Class {
     Class {
         name,
-        solver: "ddim",
+        solvers: &["ddim"],
         same: false,
         zero_terminal: true,
         beta_schedule: "linear",
@@ -45,32 +45,34 @@ const fn ddim(name: &'static str) -> Class {
     }
 }
 
-const fn sigmas(name: &'static str, solver: &'static str) -> Class {
-    Class { solver, spacing: "linspace", ..ddim(name) }
+const fn sigmas(name: &'static str, solvers: &'static [&'static str]) -> Class {
+    Class { solvers, spacing: "linspace", ..ddim(name) }
+}
+
+/// Those with Stable Diffusion's betas by default.
+const fn from_sd(name: &'static str, solvers: &'static [&'static str]) -> Class {
+    Class { zero_terminal: false, betas: [0.00085, 0.012], ..sigmas(name, solvers) }
 }
 
 /// The classes whose defaults are known; of those with one solver, the first is how that solver is saved.
-pub const CLASSES: [Class; 16] = [
+pub const CLASSES: [Class; 17] = [
     Class { same: true, to_one: Some(true), ..ddim("DDIMScheduler") },
     Class { zero_terminal: false, to_one: Some(false), ..ddim("PNDMScheduler") },
     ddim("DDPMScheduler"),
-    Class { same: true, ..sigmas("EulerDiscreteScheduler", "euler") },
-    Class { same: true, ..sigmas("EulerAncestralDiscreteScheduler", "euler-ancestral") },
-    Class { same: true, zero_terminal: false, betas: [0.00085, 0.012], ..sigmas("HeunDiscreteScheduler", "heun") },
-    Class { same: true, ..sigmas("DPMSolverMultistepScheduler", "dpmpp-2m") },
-    sigmas("UniPCMultistepScheduler", "dpmpp-2m"),
-    Class { zero_terminal: false, ..sigmas("DPMSolverSinglestepScheduler", "dpmpp-2m") },
-    Class { zero_terminal: false, ..sigmas("DEISMultistepScheduler", "dpmpp-2m") },
-    Class { zero_terminal: false, ..sigmas("LMSDiscreteScheduler", "euler") },
-    Class { zero_terminal: false, betas: [0.00085, 0.012], ..sigmas("KDPM2DiscreteScheduler", "heun") },
-    Class {
-        zero_terminal: false,
-        betas: [0.00085, 0.012],
-        ..sigmas("KDPM2AncestralDiscreteScheduler", "euler-ancestral")
-    },
+    Class { same: true, ..sigmas("EulerDiscreteScheduler", &["euler"]) },
+    Class { same: true, ..sigmas("EulerAncestralDiscreteScheduler", &["euler-ancestral"]) },
+    Class { same: true, ..from_sd("HeunDiscreteScheduler", &["heun"]) },
+    Class { same: true, ..sigmas("DPMSolverMultistepScheduler", &["dpmpp-2m", "dpmpp-2m-sde"]) },
+    Class { same: true, ..sigmas("UniPCMultistepScheduler", &["unipc", "unipc-bh1"]) },
+    Class { same: true, ..from_sd("DPMSolverSDEScheduler", &["dpmpp-sde"]) },
+    Class { zero_terminal: false, ..sigmas("DPMSolverSinglestepScheduler", &["dpmpp-2m"]) },
+    Class { zero_terminal: false, ..sigmas("DEISMultistepScheduler", &["dpmpp-2m"]) },
+    Class { zero_terminal: false, ..sigmas("LMSDiscreteScheduler", &["euler"]) },
+    from_sd("KDPM2DiscreteScheduler", &["heun"]),
+    from_sd("KDPM2AncestralDiscreteScheduler", &["euler-ancestral"]),
     Class { beta_schedule: "scaled_linear", betas: [0.00085, 0.012], to_one: Some(true), ..ddim("LCMScheduler") },
     Class { beta_schedule: "scaled_linear", betas: [0.00085, 0.012], to_one: Some(true), ..ddim("TCDScheduler") },
-    Class { same: true, zero_terminal: false, ..sigmas(FLOW, "euler") },
+    Class { same: true, zero_terminal: false, ..sigmas(FLOW, &["euler"]) },
 ];
 
 /// The scheduler of rectified flow.
@@ -134,7 +136,7 @@ pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
     say("objective", facts.evidence());
     let spacing = spacing(&mut facts)?;
     say("spacing", facts.evidence());
-    let solver = solver(&mut facts);
+    let solver = solver(&mut facts)?;
     say("solver", facts.evidence());
     let (resolution_px, why) = resolution(dir, rule)?;
     say("resolution_px", why);
@@ -149,29 +151,34 @@ pub fn read_with(dir: &Path, rule: &Rule, solver: Option<&str>, spacing: Option<
     let mut native = read(dir, rule)?;
     let mut fields = read_json(&dir.join(SCHEDULER))?;
     let own = |class: &&Class| fields.get("_class_name").is_some_and(|name| name == class.name);
-    let other = |name: &str| CLASSES.iter().find(|class| class.same && class.solver == name && class.name != FLOW);
+    let is = |class: &Class, name| class.same && class.solvers.contains(&name) && class.name != FLOW;
+    let other = |name: &str| CLASSES.iter().find(|class| is(class, name));
     let Some(own) = CLASSES.iter().find(own) else { return Ok(native) };
     let class = if own.name == FLOW { own } else { solver.and_then(other).unwrap_or(own) };
-    match spacing {
-        Some(word @ ("leading" | "trailing" | "linspace")) => {
-            fields.insert("timestep_spacing".to_owned(), json!(word));
-            fields.remove("use_karras_sigmas");
+    if let Some(name) = spacing {
+        for (flag, _) in BY_AMOUNT.iter().filter(|(_, by)| *by != name) {
+            fields.remove(*flag);
         }
-        Some("karras") => _ = fields.insert("use_karras_sigmas".to_owned(), json!(true)),
-        _ => {}
+        match (name, BY_AMOUNT.iter().find(|(_, by)| *by == name)) {
+            ("leading" | "trailing" | "linspace", _) => _ = fields.insert("timestep_spacing".to_owned(), json!(name)),
+            // Beta over sigmas, only where the file says so: by its name alone it is the paper's, over time.
+            ("karras" | "exponential", Some((flag, _))) => _ = fields.insert((*flag).to_owned(), json!(true)),
+            _ => {}
+        }
     }
     let mut facts = Facts { class, fields: &fields, notes: Vec::new() };
     let mut table = self::spacing(&mut facts)?;
-    if let Some(name) = spacing {
+    if let Some(name) = spacing.filter(|&name| table["type"] != name) {
         // One that diffusers has no word for still ends where the file says.
-        table["type"] = json!(name);
-        if name != "leading" {
-            table.as_object_mut().and_then(|table| table.remove("steps_offset"));
+        let last = table.get("last").cloned();
+        table = json!({ "type": name });
+        if let Some(last) = last {
+            table["last"] = last;
         }
     }
     native.spacing = table;
     native.evidence.insert("spacing".to_owned(), facts.evidence());
-    let mut table = self::solver(&mut facts);
+    let mut table = self::solver(&mut facts)?;
     if let Some(name) = solver.filter(|&name| table["type"] != name) {
         (table, facts.notes) = (json!({ "type": name }), vec![]);
     }
@@ -230,19 +237,24 @@ fn objective(facts: &mut Facts) -> Result<Value> {
     Ok(json!({ "type": name }))
 }
 
+/// Spacings by the amount of noise, by their flags.
+pub const BY_AMOUNT: [(&str, &str); 3] =
+    [("use_karras_sigmas", "karras"), ("use_exponential_sigmas", "exponential"), ("use_beta_sigmas", "beta")];
+
 fn spacing(facts: &mut Facts) -> Result<Value> {
-    let mut table = match facts.flag("use_karras_sigmas") {
-        true => json!({ "type": "karras" }),
-        false => match facts.word("timestep_spacing", facts.class.spacing)?.as_str() {
+    let by_amount = BY_AMOUNT.iter().find(|(flag, _)| facts.flag(flag));
+    let mut table = match by_amount {
+        Some((_, kind)) if facts.class.name == FLOW => json!({ "type": kind, "over": "sigma" }),
+        Some((_, kind @ "beta")) => json!({ "type": kind, "over": "ratio" }),
+        Some((_, kind)) => json!({ "type": kind }),
+        None => match facts.word("timestep_spacing", facts.class.spacing)?.as_str() {
             "leading" => json!({ "type": "leading", "steps_offset": facts.get("steps_offset", 0) }),
             kind @ ("trailing" | "linspace") => json!({ "type": kind }),
             other => bail!("{SCHEDULER}: `timestep_spacing` = {other:?} is not supported"),
         },
     };
-    for other in ["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"] {
-        if facts.flag(other) {
-            bail!("{SCHEDULER}: `{other}` = true is not supported");
-        }
+    if facts.flag("use_lu_lambdas") {
+        bail!("{SCHEDULER}: `use_lu_lambdas` = true is not supported");
     }
     if facts.fields.get("final_sigmas_type").is_some_and(|kind| kind == "sigma_min") {
         facts.notes.push("final_sigmas_type = sigma_min".to_owned());
@@ -251,19 +263,55 @@ fn spacing(facts: &mut Facts) -> Result<Value> {
     Ok(table)
 }
 
-fn solver(facts: &mut Facts) -> Value {
-    let Class { name, solver, same, .. } = facts.class;
-    facts.notes.push(match same {
-        true => format!("_class_name = {name}"),
-        false => format!("_class_name = {name}, for which {solver} stands"),
-    });
-    let mut table = json!({ "type": solver });
-    if let Some(default) = facts.class.to_one {
-        if facts.get("set_alpha_to_one", default) == json!(false) {
+fn solver(facts: &mut Facts) -> Result<Value> {
+    let Class { name, solvers, same, to_one, .. } = facts.class;
+    let at = facts.notes.len();
+    let (mut table, same) = match solvers {
+        ["dpmpp-2m", "dpmpp-2m-sde"] => dpmpp_2m(facts)?,
+        ["unipc", "unipc-bh1"] => unipc(facts)?,
+        _ => (json!({ "type": solvers[0] }), *same),
+    };
+    let stands = table["type"].as_str().unwrap_or_default();
+    let note =
+        if same { format!("_class_name = {name}") } else { format!("_class_name = {name}, for which {stands} stands") };
+    facts.notes.insert(at, note);
+    if let Some(default) = to_one {
+        if facts.get("set_alpha_to_one", *default) == json!(false) {
             table["last"] = json!("first-point");
         }
     }
-    table
+    Ok(table)
+}
+
+/// DPMSolverMultistepScheduler's table, and whether it does what the class would do.
+fn dpmpp_2m(facts: &mut Facts) -> Result<(Value, bool)> {
+    let (kind, same) = match facts.word("algorithm_type", "dpmsolver++")?.as_str() {
+        "dpmsolver++" | "deis" => ("dpmpp-2m", true), // it takes the second for the first
+        "dpmsolver" => ("dpmpp-2m", false),
+        "sde-dpmsolver++" => ("dpmpp-2m-sde", true),
+        "sde-dpmsolver" => ("dpmpp-2m-sde", false),
+        other => bail!("{SCHEDULER}: `algorithm_type` = {other:?} is not supported"),
+    };
+    let mut table = json!({ "type": kind });
+    // It takes the words of other classes for its default.
+    if facts.word("solver_type", "midpoint")? == "heun" {
+        table["solver_type"] = json!("heun");
+    }
+    Ok((table, same && facts.get("solver_order", 2) == json!(2)))
+}
+
+/// UniPCMultistepScheduler's table, and whether it does what the class would do.
+fn unipc(facts: &mut Facts) -> Result<(Value, bool)> {
+    let kind = if facts.word("solver_type", "bh2")? == "bh1" { "unipc-bh1" } else { "unipc" };
+    let order = facts.get("solver_order", 2).as_u64().unwrap_or(2);
+    let of_noise = facts.fields.get("predict_x0").is_some_and(|on| on == &json!(false));
+    let uncorrected =
+        facts.fields.get("disable_corrector").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    for (on, note) in [(of_noise, "predict_x0 = false"), (uncorrected, "disable_corrector is not empty")] {
+        facts.notes.extend(on.then(|| note.to_owned()));
+    }
+    let table = json!({ "type": kind, "order": order.clamp(1, 3) });
+    Ok((table, (1..=3).contains(&order) && !of_noise && !uncorrected))
 }
 
 /// The side of the training pictures, and how it is known.
