@@ -1,16 +1,21 @@
 //! Solvers and spacings against diffusers' schedulers and k-diffusion's samplers: the same toy network, the same noise, the
 //! same end. `fixtures/solvers.py` says how the ends were made.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Result, Tensor};
 use sconce_core::solver::{Denoise, Denoised, Solver};
 use sconce_plugins as _;
 use sconce_sdk::{Choice, Kind, Level, Objective, Schedule, Spacing};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 /// Relative to the norm of the end.
 const TOLERANCE: f64 = 1e-4;
+
+/// The same under a zero-terminal schedule. What differs is meant: there diffusers takes alpha = 2^-12 at t = 1, and so counts
+/// that share of the noise as signal, of whose mean it is a hundredth here. Its DDIM takes 0, as sconce does everywhere.
+const TOLERANCE_WITHOUT_SIGNAL: f64 = 10.0 / 4096.0;
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -125,7 +130,9 @@ fn ends_are_those_of_diffusers_and_k_diffusion() {
             let error = error(&fixture, run, steps);
             let most = worst.entry((&run.reference, &run.schedule)).or_insert((0f64, 0usize));
             *most = (most.0.max(error), most.1 + 1);
-            if error.is_nan() || error > TOLERANCE {
+            let stands_in = run.schedule == "zero-terminal" && run.reference != "DDIMScheduler";
+            let tolerance = if stands_in { TOLERANCE_WITHOUT_SIGNAL } else { TOLERANCE };
+            if error.is_nan() || error > tolerance {
                 let Run { reference, schedule, objective, solver, spacing, .. } = run;
                 off.push(format!("{error:.1e} {reference} {schedule} {objective} {solver} {spacing} {steps} steps"));
             }

@@ -32,6 +32,13 @@ pub struct Class {
     to_one: Option<bool>,
 }
 
+impl Class {
+    /// Whether the class is this solver.
+    fn is(&self, solver: &str) -> bool {
+        self.same && self.solvers.iter().any(|&own| own == solver)
+    }
+}
+
 const fn ddim(name: &'static str) -> Class {
     Class {
         name,
@@ -151,8 +158,7 @@ pub fn read_with(dir: &Path, rule: &Rule, solver: Option<&str>, spacing: Option<
     let mut native = read(dir, rule)?;
     let mut fields = read_json(&dir.join(SCHEDULER))?;
     let own = |class: &&Class| fields.get("_class_name").is_some_and(|name| name == class.name);
-    let is = |class: &Class, name| class.same && class.solvers.contains(&name) && class.name != FLOW;
-    let other = |name: &str| CLASSES.iter().find(|class| is(class, name));
+    let other = |name: &str| CLASSES.iter().find(|class| class.is(name) && class.name != FLOW);
     let Some(own) = CLASSES.iter().find(own) else { return Ok(native) };
     let class = if own.name == FLOW { own } else { solver.and_then(other).unwrap_or(own) };
     if let Some(name) = spacing {
