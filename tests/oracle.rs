@@ -150,6 +150,23 @@ fn ways() -> Vec<Way> {
     ways
 }
 
+/// Those between a spacing's too.
+#[test]
+fn levels_of_every_solver_fall_from_the_spacings_first_to_its_last() {
+    for way in ways() {
+        for steps in [1, 2, 7, 100] {
+            let levels = way.levels(steps);
+            let falls = |a: &Noise, b: &Noise| b.sigma * a.alpha < a.sigma * b.alpha;
+            let name = format!("{:?} {:?} {:?}", way.schedule, way.solver, way.spacing);
+            assert!(
+                levels.windows(2).all(|p| falls(&p[0].noise, &p[1].noise) && p[0].t >= p[1].t),
+                "{name}: {levels:?}"
+            );
+            assert_eq!(levels.last(), way.spacing.levels(&*way.schedule, steps).last(), "{name}");
+        }
+    }
+}
+
 #[test]
 fn every_way_of_sampling_ends_at_the_data() {
     let data = Data::Points { at: [-1.0, 0.5], first: 0.3 };
