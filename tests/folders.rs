@@ -225,7 +225,7 @@ fn what_is_not_quite_a_schedulers_solver_only_stands_for_it() -> Result<()> {
         (multistep("solver_order", json!(3)), "dpmpp-2m", "solver_order = 3"),
         (unipc("solver_order", json!(5)), "unipc", "solver_order = 5"),
         (unipc("predict_x0", json!(false)), "unipc", "predict_x0 = false"),
-        (unipc("disable_corrector", json!([0, 1])), "unipc", "disable_corrector is not empty"),
+        (unipc("disable_corrector", json!([0, 1])), "unipc", "disable_corrector = [0,1]"),
     ] {
         let native = said(&fields, None, None)?;
         let evidence = &native.evidence["solver"];

@@ -110,6 +110,15 @@ impl Facts<'_> {
         }
     }
 
+    /// An option, of which silence is not worth a note.
+    fn option(&mut self, field: &str, default: impl Into<Value>) -> Value {
+        if self.fields.get(field).is_some_and(|value| !value.is_null()) {
+            self.get(field, default)
+        } else {
+            default.into()
+        }
+    }
+
     fn flag(&mut self, field: &str) -> bool {
         // Silence means no; what is noted is what differs.
         let on = self.fields.get(field).and_then(Value::as_bool).unwrap_or(false);
@@ -186,7 +195,7 @@ pub fn read_with(dir: &Path, rule: &Rule, solver: Option<&str>, spacing: Option<
     native.evidence.insert("spacing".to_owned(), facts.evidence());
     let mut table = self::solver(&mut facts)?;
     if let Some(name) = solver.filter(|&name| table["type"] != name) {
-        (table, facts.notes) = (json!({ "type": name }), vec![]);
+        (table, facts.notes) = (json!({ "type": name }), vec![format!("_class_name = {}", class.name)]);
     }
     native.solver = table;
     let mut evidence = facts.evidence();
@@ -291,33 +300,29 @@ fn solver(facts: &mut Facts) -> Result<Value> {
 
 /// DPMSolverMultistepScheduler's table, and whether it does what the class would do.
 fn dpmpp_2m(facts: &mut Facts) -> Result<(Value, bool)> {
-    let (kind, same) = match facts.word("algorithm_type", "dpmsolver++")?.as_str() {
-        "dpmsolver++" | "deis" => ("dpmpp-2m", true), // it takes the second for the first
-        "dpmsolver" => ("dpmpp-2m", false),
-        "sde-dpmsolver++" => ("dpmpp-2m-sde", true),
-        "sde-dpmsolver" => ("dpmpp-2m-sde", false),
+    let (kind, same) = match facts.option("algorithm_type", "dpmsolver++").as_str() {
+        Some("dpmsolver++" | "deis") => ("dpmpp-2m", true), // the class takes the second for the first
+        Some("dpmsolver") => ("dpmpp-2m", false),
+        Some("sde-dpmsolver++") => ("dpmpp-2m-sde", true),
+        Some("sde-dpmsolver") => ("dpmpp-2m-sde", false),
         other => bail!("{SCHEDULER}: `algorithm_type` = {other:?} is not supported"),
     };
     let mut table = json!({ "type": kind });
-    // It takes the words of other classes for its default.
-    if facts.word("solver_type", "midpoint")? == "heun" {
+    // The class takes other classes' words for its default.
+    if facts.option("solver_type", "midpoint") == json!("heun") {
         table["solver_type"] = json!("heun");
     }
-    Ok((table, same && facts.get("solver_order", 2) == json!(2)))
+    Ok((table, same && facts.option("solver_order", 2) == json!(2)))
 }
 
 /// UniPCMultistepScheduler's table, and whether it does what the class would do.
 fn unipc(facts: &mut Facts) -> Result<(Value, bool)> {
-    let kind = if facts.word("solver_type", "bh2")? == "bh1" { "unipc-bh1" } else { "unipc" };
-    let order = facts.get("solver_order", 2).as_u64().unwrap_or(2);
-    let of_noise = facts.fields.get("predict_x0").is_some_and(|on| on == &json!(false));
-    let uncorrected =
-        facts.fields.get("disable_corrector").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
-    for (on, note) in [(of_noise, "predict_x0 = false"), (uncorrected, "disable_corrector is not empty")] {
-        facts.notes.extend(on.then(|| note.to_owned()));
-    }
+    let kind = if facts.option("solver_type", "bh2") == json!("bh1") { "unipc-bh1" } else { "unipc" };
+    let order = facts.option("solver_order", 2).as_u64().unwrap_or(2);
+    let on_data = facts.option("predict_x0", true) == json!(true);
+    let corrected = facts.option("disable_corrector", json!([])) == json!([]);
     let table = json!({ "type": kind, "order": order.clamp(1, 3) });
-    Ok((table, (1..=3).contains(&order) && !of_noise && !uncorrected))
+    Ok((table, (1..=3).contains(&order) && on_data && corrected))
 }
 
 /// The side of the training pictures, and how it is known.

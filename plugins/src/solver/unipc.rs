@@ -8,7 +8,7 @@ use serde::de::{Error, Unexpected};
 
 use super::{combine, lambdas, noise_left};
 
-/// UniPC (Zhao et al. 2023, algorithms 5 and 6) with B(h) = e^h - 1, on x0, as diffusers runs it (`bh2`): what the network
+/// UniPC (Zhao et al. 2023, algorithms 1 and 2) with B(h) = e^h - 1, on x0, as diffusers runs it (`bh2`): what the network
 /// says at the end of a step corrects that step before the next begins. ComfyUI takes order 3.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -62,7 +62,7 @@ impl Run<'_> {
 }
 
 /// The weights of the divided differences at these places in a step of length h: the sum of weight_k place_k^i is that of the
-/// exact integral for each power i (Zhao et al. 2023, equation 5). For a single place it does not matter which: 1/2.
+/// exact integral for each power i (Zhao et al. 2023, theorem 3.1). For a single place it does not matter which: 1/2.
 fn weights(h: f64, scale: f64, places: &[f64]) -> Vec<f64> {
     let n = places.len();
     if n <= 1 {

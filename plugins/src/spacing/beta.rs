@@ -30,7 +30,7 @@ pub enum BetaOver {
     /// Time, rounded to the schedule's points: the paper's and ComfyUI's.
     #[default]
     Time,
-    /// sigma/alpha: diffusers' where alpha² + sigma² = 1.
+    /// sigma/alpha: diffusers' where alpha² + sigma² = 1. It leaves few levels where there is little noise.
     Ratio,
     /// sigma itself: diffusers' for rectified flows.
     Sigma,

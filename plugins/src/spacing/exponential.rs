@@ -6,7 +6,7 @@ use super::amounts::{Amounts, point_below};
 use super::{Last, Over};
 use crate::range;
 
-/// sigma/alpha evenly in its logarithm, which is evenly in log-SNR (Lu et al. 2022a, section 4.1), from the schedule's
+/// sigma/alpha evenly in its logarithm, which is evenly in log-SNR (Lu et al. 2022a), from the schedule's
 /// last point to its first: `exponential` in ComfyUI, `use_exponential_sigmas` in diffusers.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
