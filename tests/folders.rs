@@ -224,6 +224,7 @@ fn what_is_not_quite_a_schedulers_solver_only_stands_for_it() -> Result<()> {
         (multistep("algorithm_type", json!("sde-dpmsolver")), "dpmpp-2m-sde", "algorithm_type = sde-dpmsolver"),
         (multistep("solver_order", json!(3)), "dpmpp-2m", "solver_order = 3"),
         (unipc("solver_order", json!(5)), "unipc", "solver_order = 5"),
+        (multistep("lower_order_final", json!(false)), "dpmpp-2m", "lower_order_final = false"),
         (unipc("predict_x0", json!(false)), "unipc", "predict_x0 = false"),
         (unipc("disable_corrector", json!([0, 1])), "unipc", "disable_corrector = [0,1]"),
     ] {

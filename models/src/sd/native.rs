@@ -312,7 +312,8 @@ fn dpmpp_2m(facts: &mut Facts) -> Result<(Value, bool)> {
     if facts.option("solver_type", "midpoint") == json!("heun") {
         table["solver_type"] = json!("heun");
     }
-    Ok((table, same && facts.option("solver_order", 2) == json!(2)))
+    let lower = facts.option("lower_order_final", true) == json!(true);
+    Ok((table, same && lower && facts.option("solver_order", 2) == json!(2)))
 }
 
 /// UniPCMultistepScheduler's table, and whether it does what the class would do.
@@ -321,8 +322,9 @@ fn unipc(facts: &mut Facts) -> Result<(Value, bool)> {
     let order = facts.option("solver_order", 2).as_u64().unwrap_or(2);
     let on_data = facts.option("predict_x0", true) == json!(true);
     let corrected = facts.option("disable_corrector", json!([])) == json!([]);
+    let lower = facts.option("lower_order_final", true) == json!(true);
     let table = json!({ "type": kind, "order": order.clamp(1, 3) });
-    Ok((table, (1..=3).contains(&order) && on_data && corrected))
+    Ok((table, (1..=3).contains(&order) && on_data && corrected && lower))
 }
 
 /// The side of the training pictures, and how it is known.
