@@ -57,15 +57,32 @@ fn kept_and_fresh(from: &Noise, to: &Noise, eta: f64) -> (f64, f64) {
     ((1.0 - fresh * fresh).sqrt(), fresh)
 }
 
-/// ln(alpha/sigma) at each level. The second order needs finite steps: a first level without signal counts as one with
+/// ln(alpha/sigma) at each level. The second order needs finite steps: a first level without any signal counts as one with
 /// alpha = 2^-12, diffusers' stand-in, or half the next one's if that is less. Nothing else is touched by it.
 fn lambdas(levels: &[Level]) -> Vec<f64> {
     let least = levels.get(1).map_or(1.0, |next| 0.5 * next.noise.alpha).min(1.0 / 4096.0);
-    levels.iter().map(|level| level.noise.alpha.max(least).ln() - level.noise.sigma.ln()).collect()
+    let signal = |noise: &Noise| if noise.alpha > 0.0 { noise.alpha } else { least };
+    levels.iter().map(|level| signal(&level.noise).ln() - level.noise.sigma.ln()).collect()
 }
 
 /// The deviation of x at a first level, in the convention that the k-diffusion samplers have in diffusers: at t = 1 it is
 /// the noise's alone, elsewhere it stands for unit-variance data too.
 fn start_of_k_diffusion(first: &Level) -> f64 {
     if first.t >= 1.0 { first.noise.sigma } else { first.noise.alpha.hypot(first.noise.sigma) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cosine table ends at alpha = 4.9e-5, below the stand-in for no signal at all.
+    #[test]
+    fn little_signal_is_not_taken_for_none() {
+        let level = |alpha: f64| {
+            let noise = Noise { alpha, sigma: 1.0, d_alpha: 0.0, d_sigma: 0.0 };
+            Level { t: 1.0, noise }
+        };
+        assert_eq!(lambdas(&[level(4.9e-5), level(0.1)])[0], 4.9e-5f64.ln());
+        assert_eq!(lambdas(&[level(0.0), level(0.1)])[0], (1.0f64 / 4096.0).ln());
+    }
 }
