@@ -30,6 +30,8 @@ pub struct Class {
     spacing: &'static str,
     /// Default of `set_alpha_to_one`, where it has the field.
     to_one: Option<bool>,
+    /// Default of `clip_sample`, where it has the field.
+    clips: Option<bool>,
 }
 
 impl Class {
@@ -49,6 +51,7 @@ const fn ddim(name: &'static str) -> Class {
         betas: [0.0001, 0.02],
         spacing: "leading",
         to_one: None,
+        clips: None,
     }
 }
 
@@ -63,9 +66,9 @@ const fn from_sd(name: &'static str, solvers: &'static [&'static str]) -> Class 
 
 /// The classes whose defaults are known; of those with one solver, the first is how that solver is saved.
 pub const CLASSES: [Class; 17] = [
-    Class { same: true, to_one: Some(true), ..ddim("DDIMScheduler") },
+    Class { same: true, to_one: Some(true), clips: Some(true), ..ddim("DDIMScheduler") },
     Class { zero_terminal: false, to_one: Some(false), ..ddim("PNDMScheduler") },
-    ddim("DDPMScheduler"),
+    Class { clips: Some(true), ..ddim("DDPMScheduler") },
     Class { same: true, ..sigmas("EulerDiscreteScheduler", &["euler"]) },
     Class { same: true, ..sigmas("EulerAncestralDiscreteScheduler", &["euler-ancestral"]) },
     Class { same: true, ..from_sd("HeunDiscreteScheduler", &["heun"]) },
@@ -152,7 +155,7 @@ pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
     say("objective", facts.evidence());
     let spacing = spacing(&mut facts)?;
     say("spacing", facts.evidence());
-    let solver = solver(&mut facts)?;
+    let solver = solver(&mut facts, rule)?;
     say("solver", facts.evidence());
     let (resolution_px, why) = resolution(dir, rule)?;
     say("resolution_px", why);
@@ -193,7 +196,7 @@ pub fn read_with(dir: &Path, rule: &Rule, solver: Option<&str>, spacing: Option<
     }
     native.spacing = table;
     native.evidence.insert("spacing".to_owned(), facts.evidence());
-    let mut table = self::solver(&mut facts)?;
+    let mut table = self::solver(&mut facts, rule)?;
     if let Some(name) = solver.filter(|&name| table["type"] != name) {
         (table, facts.notes) = (json!({ "type": name }), vec![format!("_class_name = {}", class.name)]);
     }
@@ -278,8 +281,8 @@ fn spacing(facts: &mut Facts) -> Result<Value> {
     Ok(table)
 }
 
-fn solver(facts: &mut Facts) -> Result<Value> {
-    let Class { name, solvers, same, to_one, .. } = facts.class;
+fn solver(facts: &mut Facts, rule: &Rule) -> Result<Value> {
+    let Class { name, solvers, same, to_one, clips, .. } = facts.class;
     let at = facts.notes.len();
     let (mut table, same) = match solvers {
         ["dpmpp-2m", "dpmpp-2m-sde"] => dpmpp_2m(facts)?,
@@ -294,6 +297,11 @@ fn solver(facts: &mut Facts) -> Result<Value> {
         if facts.get("set_alpha_to_one", *default) == json!(false) {
             table["last"] = json!("first-point");
         }
+    }
+    if let Some(default) = clips.filter(|_| rule.clips)
+        && facts.get("clip_sample", default) == json!(true)
+    {
+        table["clip"] = facts.get("clip_sample_range", 1.0);
     }
     Ok(table)
 }

@@ -156,7 +156,10 @@ pub fn scheduler(old: &Map<String, Value>, loaded: &Native, trained: &Native) ->
     set("_class_name", json!(class));
     set("prediction_type", json!(prediction));
     set("rescale_betas_zero_snr", json!(zero_terminal));
-    set("clip_sample", json!(false));
+    set("clip_sample", json!(trained.solver.get("clip").is_some()));
+    if let Some(bound) = trained.solver.get("clip") {
+        set("clip_sample_range", bound.clone());
+    }
     for field in ["trained_betas", "use_flow_sigmas"] {
         set(field, Value::Null);
     }
