@@ -45,7 +45,9 @@ fn with(name: &str, more: &str, arguments: &[&str]) {
 #[test]
 fn help_pages() {
     let place = place();
-    for command in ["train", "check", "diff", "plot", "sample", "list", "show", "inspect", "schema", "completions"] {
+    for command in
+        ["train", "check", "diff", "plot", "sample", "ema", "list", "show", "inspect", "schema", "completions"]
+    {
         snapshot(&format!("help-{command}"), &place.run(&[command, "--help"]));
     }
     snapshot("help", &place.run(&["--help"]));
@@ -218,6 +220,23 @@ fn files_that_are_not_there_or_not_what_they_seem() {
     snapshot("train-missing", &place.run(&["train", "quikstart"]));
     snapshot("usage", &place.run(&["train"]));
     snapshot("usage-device", &place.run(&["train", "x", "--device", "gpu"]));
+}
+
+#[test]
+fn averages_that_cannot_be_rebuilt() {
+    let place = place();
+    place.write("recipe.toml", GOOD);
+    for (name, arguments) in [
+        ("no-run", &["ema", "pictures", "--sigma-rel", "0.07"][..]),
+        ("no-snapshots", &["ema", ".", "--sigma-rel", "0.07"]),
+        ("width", &["ema", ".", "--sigma-rel", "0.4"]),
+        ("scan", &["ema", ".", "--scan", "0.2..0.1"]),
+        ("nothing-asked", &["ema", "."]),
+    ] {
+        snapshot(&format!("ema-{name}"), &place.run(arguments));
+    }
+    with("bad-widths", "[ema]\ntype = \"post-hoc\"\nsigma_rel = [0.05, 0.05]\n", &[]);
+    with("check-post-hoc", "[ema]\ntype = \"post-hoc\"\n", &[]);
 }
 
 #[test]

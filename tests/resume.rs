@@ -15,6 +15,9 @@ const FULL: &str = "accumulate = 2\n[ema]\ntype = \"constant\"\ndecay = 0.9\n[lr
 const LORA: &str = "components = { unet = 1.0, text_encoder = 0.5 }\n[adapter]\ntype = \"lora\"\nrank = 4\n\
                     targets = [\"unet.*.attn*.to_*\", \"text_encoder.*.q_proj\", \"unet.*.conv1\"]\n";
 
+/// Snapshots at other times than checkpoints.
+const POST_HOC: &str = "[adapter]\ntype = \"lora\"\nrank = 4\n[ema]\ntype = \"post-hoc\"\nsnapshot_every_images = 3\n";
+
 /// Starts a run, kills it as soon as it has a checkpoint, and goes on.
 fn kill_and_resume(bench: &Bench, more: &[&str]) {
     let mut child = bench.command("killed", more).stderr(Stdio::null()).spawn().expect("the program starts");
@@ -50,6 +53,22 @@ fn a_killed_full_fine_tune_goes_on_to_the_bit() {
 #[test]
 fn a_killed_lora_run_goes_on_to_the_bit() {
     same_run(LORA);
+}
+
+/// The snapshots are among the weight files that are compared: none is lost, doubled or different.
+#[test]
+fn a_killed_run_writes_the_same_snapshots() {
+    let bench = Bench::new(POST_HOC);
+    bench.train("whole", &[]);
+    kill_and_resume(&bench, &[]);
+    let whole = bench.weights("whole");
+    assert_eq!(whole.keys().filter(|k| k.starts_with("snapshots/")).count(), 8);
+    assert_eq!(whole, bench.weights("killed"));
+    // Those beyond the checkpoint are written again, whatever they hold by then.
+    std::fs::remove_dir_all(bench.path("killed/checkpoints/000000000024")).expect("the last one");
+    std::fs::write(bench.path("killed/snapshots/000000000022.safetensors"), "torn").expect("a file");
+    bench.train("killed", &["--resume"]);
+    assert_eq!(whole, bench.weights("killed"));
 }
 
 #[test]

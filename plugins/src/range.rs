@@ -1,7 +1,9 @@
 //! Ranges of parameters, checked where a recipe is read, so that the error names the field and the plugins can rely on
 //! their numbers.
 
-use serde::de::{Deserialize, Deserializer, Error, Unexpected};
+use sconce_sdk::Profile;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected};
 
 fn checked<'de, D: Deserializer<'de>>(d: D, range: &'static str, holds: fn(f64) -> bool) -> Result<f64, D::Error> {
     let x = f64::deserialize(d)?;
@@ -40,6 +42,30 @@ pub(crate) fn maybe_positive<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f
             Err(D::Error::invalid_value(Unexpected::Float(x), &"a number above 0"))
         }
         x => Ok(x),
+    }
+}
+
+/// A relative width that a power-function average can have.
+pub(crate) fn width<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    checked(d, "a width above 0 and up to 0.2886, that of the plain mean", |x| Profile::of_width(x).is_some())
+}
+
+/// Several such widths, no two the same.
+pub(crate) fn widths<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<f64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Width(#[serde(deserialize_with = "width")] f64);
+    let widths: Vec<f64> = Vec::<Width>::deserialize(d)?.into_iter().map(|w| w.0).collect();
+    if widths.is_empty() || widths.iter().enumerate().any(|(i, w)| widths[..i].contains(w)) {
+        return Err(D::Error::invalid_value(Unexpected::Seq, &"one width or more, no two the same"));
+    }
+    Ok(widths)
+}
+
+/// Nothing, or 1 and more.
+pub(crate) fn maybe_count<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    match Option::<u64>::deserialize(d)? {
+        Some(0) => Err(D::Error::invalid_value(Unexpected::Unsigned(0), &"1 or more")),
+        n => Ok(n),
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use sconce_core::check::Note;
 use sconce_core::recipe::{Blame, RecipeError};
+use sconce_core::train::Failed;
 use sconce_sdk::ParamError;
 
 /// Whose fault it is.
@@ -116,6 +117,15 @@ impl From<RecipeError> for Failure {
             help: fault.help,
         });
         Self { exit, errors: errors.collect() }
+    }
+}
+
+impl From<Failed> for Failure {
+    fn from(error: Failed) -> Self {
+        match error {
+            Failed::Files(e) => Self::files(e),
+            Failed::Run(e) => Self::run(e),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod args;
 pub mod check;
 pub mod completions;
 pub mod diff;
+pub mod ema;
 pub mod failure;
 pub mod inspect;
 pub mod list;
@@ -60,6 +61,8 @@ enum Command {
     Plot(plot::Args),
     /// Draw a picture.
     Sample(sample::Args),
+    /// Rebuild an average of any width from a run's snapshots.
+    Ema(ema::Args),
     /// List the plugins, or those of one kind.
     List(list::Args),
     /// Show one plugin: what it does, its fields and their defaults.
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => diff::run(args),
         Command::Plot(args) => plot::run(args),
         Command::Sample(args) => sample::run(args),
+        Command::Ema(args) => ema::run(args),
         Command::List(args) => list::run(args),
         Command::Show(args) => show::run(args),
         Command::Inspect(args) => inspect::run(args),

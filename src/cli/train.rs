@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sconce_core::recipe::{RecipeSource, resolve};
-use sconce_core::train::{self, Ended, Event, Failed, GroundLuminance, Observer, Options, Start};
+use sconce_core::train::{self, Ended, Event, GroundLuminance, Observer, Options, Start};
 
 use super::args::DeviceArg;
 use super::{Failure, print};
@@ -100,10 +100,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         }
         Err(error) => {
             screen.finish();
-            Err(match error {
-                Failed::Files(e) => Failure::files(e),
-                Failed::Run(e) => Failure::run(e),
-            })
+            Err(error.into())
         }
     }
 }
@@ -148,6 +145,7 @@ impl Observer for Screen {
             }
             Event::Drawn(images, path) => self.line(&format!("{images:>9}  drew {}", path.display())),
             Event::Measured(images, grounds) => self.measured.push((*images, grounds.to_vec())),
+            Event::Snapshot(images, path) => self.line(&format!("{images:>9}  snapshot {}", path.display())),
             Event::Saved(images, path) => self.line(&format!("{images:>9}  saved {}", path.display())),
         }
         Ok(())

@@ -146,6 +146,16 @@ impl WeightFiles {
         };
         cpu.to_device(device)
     }
+
+    /// Lets go of the memory that reading has mapped, for who goes through more files than fit in it.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        for Mapped { map, .. } in &self.files {
+            // SAFETY: the map is of a file and only read, so a page that is let go is read from the file when it is needed.
+            // Where the system declines, the pages just stay.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
 }
 
 /// The `__metadata__` of a safetensors file.

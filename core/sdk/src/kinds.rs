@@ -1,5 +1,6 @@
 //! The kinds of scalar plugin, each a trait with its laws. [`crate::testkit`] checks the laws on everything registered.
 
+use crate::average::{Snapshots, Track};
 use crate::noise::{Level, Noise};
 use crate::registry::Kind;
 
@@ -65,13 +66,23 @@ pub trait TimestepSampler: Send + Sync {
     fn quantile(&self, u: f64) -> f64;
 }
 
-/// How an average of the weights follows them.
+/// How averages of the weights follow them.
 ///
-/// Laws: the decay is in [0, 1].
+/// Laws: every decay is in [0, 1]; that of a track with a profile is the profile's; snapshots come at distances above 0,
+/// and only of tracks among which there is a profile to rebuild others from.
 pub trait EmaStrategy: Send + Sync {
-    /// average <- decay · average + (1 - decay) · weights, after a step of `batch` images that ends at `images_seen`.
-    /// `None`: no average is kept at all.
-    fn decay(&self, images_seen: u64, batch: u64) -> Option<f64>;
+    /// The averages that are kept, the same over the whole run. The first is what is validated, drawn and written at the
+    /// end; where there is none, the weights themselves are.
+    fn tracks(&self) -> Vec<Track>;
+
+    /// average <- decay · average + (1 - decay) · weights, for the average `track` (counted as in `tracks`) after a step of
+    /// `batch` images that ends at `images_seen`.
+    fn decay(&self, track: usize, images_seen: u64, batch: u64) -> f64;
+
+    /// Whether, in a run of `images_total`, all averages are written down as it goes, for `sconce ema`.
+    fn snapshots(&self, _images_total: u64) -> Option<Snapshots> {
+        None
+    }
 }
 
 /// The factor on every learning rate over the run.
@@ -110,7 +121,7 @@ kinds! {
     Objective, "objective", "what the network learns to output";
     Weighting, "weighting", "how much the error counts at each noise level";
     TimestepSampler, "timesteps", "which times are trained on";
-    EmaStrategy, "ema", "how an average of the weights follows them";
+    EmaStrategy, "ema", "how averages of the weights follow them";
     LrSchedule, "lr", "the factor on every learning rate over the run";
     Spacing, "spacing", "where a sampler puts its noise levels";
 }

@@ -31,6 +31,7 @@
 //! Everything here is `f64 -> f64` and knows no tensor library, so that it compiles in seconds, is tested without one,
 //! and has a stable C ABI. Time runs from data to noise: t = 0 is data and t = 1 is noise, for every family.
 
+pub mod average;
 pub mod choice;
 pub mod kinds;
 pub mod names;
@@ -38,6 +39,7 @@ pub mod noise;
 pub mod registry;
 pub mod testkit;
 
+pub use average::{Profile, Snapshots, Stored, Track};
 pub use choice::Choice;
 pub use kinds::{EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
 pub use noise::{Level, Noise};
@@ -50,8 +52,8 @@ pub use {schemars, serde, serde_json};
 /// What a plugin file imports.
 pub mod prelude {
     pub use crate::{
-        Choice, EmaStrategy, Level, LrSchedule, Noise, Objective, Schedule, Spacing, TimestepSampler, Weighting,
-        register,
+        Choice, EmaStrategy, Level, LrSchedule, Noise, Objective, Profile, Schedule, Snapshots, Spacing, Stored,
+        TimestepSampler, Track, Weighting, register,
     };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};

@@ -129,11 +129,20 @@ pub fn timesteps(sampler: &dyn TimestepSampler, u: f64, later: f64) -> Law {
     holds(right, || format!("the quantiles {u} and {later} are {here} and {there}"))
 }
 
-/// The law of an average: the decay is in [0, 1].
+/// The laws of an average, after a step of `batch` images that ends at `images_seen`: every decay is in [0, 1], that of a
+/// track with a profile is the profile's, and snapshots are of tracks among which there is a profile.
 pub fn ema(ema: &dyn EmaStrategy, images_seen: u64, batch: u64) -> Law {
-    let decay = ema.decay(images_seen, batch);
-    let right = decay.is_none_or(|d| (0.0..=1.0).contains(&d));
-    holds(right, || format!("the decay is {decay:?} after {images_seen} images, {batch} a step"))
+    let tracks = ema.tracks();
+    for (i, track) in tracks.iter().enumerate() {
+        let decay = ema.decay(i, images_seen, batch);
+        let of_profile = track.profile.is_none_or(|p| near(p.decay(images_seen, batch), decay, 1e-12));
+        holds((0.0..=1.0).contains(&decay) && of_profile, || {
+            format!("the decay of {track:?} is {decay} after {images_seen} images, {batch} a step")
+        })?;
+    }
+    let Some(snapshots) = ema.snapshots(images_seen) else { return Ok(()) };
+    let right = snapshots.every_images > 0 && tracks.iter().any(|t| t.profile.is_some());
+    holds(right, || format!("in a run of {images_seen} images there is {snapshots:?} of {tracks:?}"))
 }
 
 /// The law of a learning-rate schedule: finite and not negative.

@@ -25,6 +25,31 @@ pub struct Attached {
     pub params: BTreeMap<String, Param>,
     /// Constants that belong in a file beside them (`alpha`).
     pub constants: BTreeMap<String, f64>,
+    /// How it is averaged. `None`: each trained tensor by itself, which is right where what is added is linear in them.
+    pub mean: Option<Arc<dyn Mean>>,
+}
+
+/// How an adapter is averaged that is not linear in its trained tensors: by views of it that are linear in what it adds to
+/// the layer.
+pub trait Mean: Send + Sync {
+    /// The views by name, in one order, f32.
+    fn views(&self) -> Result<Vec<(&'static str, Tensor)>>;
+
+    /// An adapter that adds what these averaged views tell, as near as `rank` allows (as it is trained, where none is
+    /// given).
+    fn tensors(&self, means: &[Tensor], rank: Option<usize>) -> Result<Averaged>;
+}
+
+/// An adapter made from averaged views.
+pub struct Averaged {
+    /// Its tensors by short name, as in [`Attached`].
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The constants beside them.
+    pub constants: BTreeMap<String, f64>,
+    /// The squared norm of what it leaves out of the average.
+    pub left_out: f64,
+    /// The squared norm of the average.
+    pub whole: f64,
 }
 
 /// How layers are adapted.

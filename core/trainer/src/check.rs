@@ -140,9 +140,12 @@ fn run(resolved: &Resolved, report: &mut Report) {
         ),
         json!({ "optimizer": recipe.optimizer, "lr": recipe.lr, "first": at(0.0), "largest": top, "last": at(1.0) }),
     );
-    if let Some(decay) = recipe.ema.decay(train.images, batch as u64) {
-        let text = format!("{}: decay {decay:.6} an update at the end", in_one_line(&recipe.ema.table()));
-        report.fact("average", text, json!({ "ema": recipe.ema, "last_decay": decay }));
+    let tracks = 0..recipe.ema.tracks().len();
+    let decays: Vec<f64> = tracks.map(|track| recipe.ema.decay(track, train.images, batch as u64)).collect();
+    if !decays.is_empty() {
+        let listed: Vec<String> = decays.iter().map(|d| format!("{d:.6}")).collect();
+        let text = format!("{}: decay {} an update at the end", in_one_line(&recipe.ema.table()), listed.join(" and "));
+        report.fact("average", text, json!({ "ema": recipe.ema, "last_decays": decays }));
     }
     if train.components.values().all(|rate| *rate == 0.0) && train.task == Task::Denoiser {
         report.refuse(

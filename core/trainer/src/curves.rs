@@ -252,9 +252,9 @@ pub struct Profile {
     pub sigma_rel: f64,
 }
 
-/// The profile of an average; `None` where none is kept.
+/// The profile of the first average, which is validated and written; `None` where none is kept.
 pub fn average(ema: &dyn EmaStrategy, images: u64, batch: u64) -> Option<Profile> {
-    ema.decay(batch, batch)?;
+    ema.tracks().first()?;
     let steps = images.div_ceil(batch).max(1);
     // Bins of whole steps, at most 400.
     let (bin, share_of) = (steps.div_ceil(400), |steps_in: u64| steps_in as f64 / steps as f64);
@@ -263,7 +263,7 @@ pub fn average(ema: &dyn EmaStrategy, images: u64, batch: u64) -> Option<Profile
     // From the last step backwards: what the later ones have left of each.
     let (mut left, mut mean, mut square) = (1.0, 0.0, 0.0);
     for step in (0..steps).rev() {
-        let decay = ema.decay((step + 1) * batch, batch)?;
+        let decay = ema.decay(0, (step + 1) * batch, batch);
         let (share, age) = (left * (1.0 - decay), share_of(steps - 1 - step));
         density[(step / bin) as usize].1 += share;
         (mean, square) = (mean + share * age, square + share * age * age);

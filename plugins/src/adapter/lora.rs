@@ -2,7 +2,7 @@
 //! convolution of the same kernel to `rank` channels and B a 1x1 convolution.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Result, Tensor, bail};
 use sconce_core::adapter::{Adapter, Attached};
@@ -11,6 +11,8 @@ use sconce_nn::ops::{Conv, conv2d, linear};
 use sconce_nn::rng::Stream;
 use sconce_nn::{Adapted, Param};
 use sconce_sdk::prelude::*;
+
+use super::sketch::Sketch;
 
 /// Low-rank additions to linear and convolution layers (Hu et al. 2021).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -80,9 +82,9 @@ impl Adapter for Lora {
     }
 }
 
-const DOWN: &str = "lora_A.weight";
-const UP: &str = "lora_B.weight";
-const ALPHA: &str = "alpha";
+pub(super) const DOWN: &str = "lora_A.weight";
+pub(super) const UP: &str = "lora_B.weight";
+pub(super) const ALPHA: &str = "alpha";
 
 /// The shapes of A and B, and A's fan-in.
 fn shapes(shape: Shape, rank: usize) -> (Vec<usize>, Vec<usize>, usize) {
@@ -102,6 +104,13 @@ fn attached(component: &str, layer: &Adapted, down: Tensor, up: Tensor, alpha: f
         component: component.to_owned(),
         path: layer.path().to_owned(),
         layer: Arc::new(LowRank { down: down.clone(), up: up.clone(), scale }),
+        mean: Some(Arc::new(Sketch {
+            down: down.clone(),
+            up: up.clone(),
+            scale,
+            place: format!("{component}.{}", layer.path()),
+            random: OnceLock::new(),
+        })),
         params: BTreeMap::from([(DOWN.to_owned(), down), (UP.to_owned(), up)]),
         constants: BTreeMap::from([(ALPHA.to_owned(), alpha)]),
     })

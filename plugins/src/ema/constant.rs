@@ -26,9 +26,13 @@ impl Default for Constant {
 }
 
 impl EmaStrategy for Constant {
-    fn decay(&self, images_seen: u64, _: u64) -> Option<f64> {
+    fn tracks(&self) -> Vec<Track> {
+        vec![Track::default()]
+    }
+
+    fn decay(&self, _: usize, images_seen: u64, _: u64) -> f64 {
         let slowdown = self.warmup_images as f64 / images_seen.max(1) as f64;
-        Some((1.0 - (1.0 - self.decay) * slowdown.max(1.0)).max(0.0))
+        (1.0 - (1.0 - self.decay) * slowdown.max(1.0)).max(0.0)
     }
 }
 
@@ -41,9 +45,9 @@ mod tests {
     #[test]
     fn remembers_in_proportion_to_what_was_seen() {
         let ema = Constant { decay: 0.999, warmup_images: 10_000 };
-        assert_eq!(ema.decay(1, 1), Some(0.0));
-        assert!((ema.decay(1000, 1).unwrap() - 0.99).abs() < 1e-12);
-        assert_eq!(ema.decay(10_000, 1), Some(0.999));
-        assert_eq!(ema.decay(1_000_000, 1), Some(0.999));
+        assert_eq!(ema.decay(0, 1, 1), 0.0);
+        assert!((ema.decay(0, 1000, 1) - 0.99).abs() < 1e-12);
+        assert_eq!(ema.decay(0, 10_000, 1), 0.999);
+        assert_eq!(ema.decay(0, 1_000_000, 1), 0.999);
     }
 }

@@ -8,8 +8,12 @@ use sconce_sdk::prelude::*;
 pub struct None {}
 
 impl EmaStrategy for None {
-    fn decay(&self, _: u64, _: u64) -> Option<f64> {
-        Option::None
+    fn tracks(&self) -> Vec<Track> {
+        Vec::new()
+    }
+
+    fn decay(&self, _: usize, _: u64, _: u64) -> f64 {
+        0.0
     }
 }
 
@@ -21,6 +25,6 @@ mod tests {
 
     #[test]
     fn keeps_nothing() {
-        assert_eq!(None {}.decay(4, 4), Option::None);
+        assert!(None {}.tracks().is_empty());
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Report;
 use crate::model::Recompute;
 use crate::optimizer::{Optimizer, Trained};
-use crate::recipe::{Resolved, Task};
+use crate::recipe::{Float, Resolved, Task};
 
 /// Activations kept for the backward pass: this times latent pixels times the denoiser's parameters to the power of
 /// [`GROWTH`], in elements a picture. Fitted to the peaks of LoRA steps on UNets of 7 M, 212 M (SDXL's form), 860 M (SD 1.5)
@@ -22,6 +22,8 @@ const PIXELS: f64 = 64.0;
 const AUTOENCODER_PIXELS: f64 = 8.0;
 /// Parameters of an adapter, as a share of what it adapts: rank 16 on attention and feed-forward layers.
 const ADAPTER: f64 = 0.02;
+/// The views by which a LoRA is averaged, as a multiple of its parameters.
+const VIEWS: f64 = 3.0;
 
 pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     let recipe = &resolved.recipe;
@@ -47,7 +49,8 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     let trained = if recipe.adapter.is_some() { ADAPTER * adapted } else { adapted };
     // Weights that train have f32 masters beside the copy that computes.
     let masters = if recipe.adapter.is_none() && compute == 4.0 { 0.0 } else { 4.0 * trained };
-    let average = recipe.ema.decay(recipe.train.images, 1).map_or(0.0, |_| 4.0 * trained);
+    let averaged = if recipe.adapter.is_some() { VIEWS * trained } else { trained };
+    let averages = recipe.ema.tracks().len() as f64 * averaged;
     let side = recipe.data.source.iter().filter_map(|s| s.resolution_px).max().unwrap_or(resolved.native.resolution_px);
     let places = f64::from(side).powi(2) * recipe.data.batch as f64
         / match recipe.train.task {
@@ -64,7 +67,7 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         ("masters", masters),
         ("gradients", 4.0 * trained),
         ("optimizer", 4.0 * state_per_weight(&*recipe.optimizer) * trained),
-        ("average", average),
+        ("average", 4.0 * averages),
         ("activations", kept * compute * places * largest.powf(GROWTH)),
     ];
     let total: f64 = parts.iter().map(|(_, bytes)| bytes).sum();
@@ -76,6 +79,16 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         json!({ "bytes": total.round(), "parts": parts.iter().map(|(n, b)| (n.to_string(), json!(b.round()))).collect::<serde_json::Map<_, _>>(),
                 "parameters": sizes }),
     );
+    if let Some(snapshots) = recipe.ema.snapshots(recipe.train.images) {
+        let batch = (recipe.data.batch * recipe.train.accumulate) as u64;
+        let count = recipe.train.images.div_ceil(snapshots.every_images.max(batch));
+        let bytes = count as f64 * DType::from(Float::from(snapshots.dtype)).size_in_bytes() as f64 * averages;
+        report.fact(
+            "snapshots",
+            format!("{count} of the averages, about {} of the disk", size(bytes)),
+            json!({ "count": count, "every_images": snapshots.every_images, "bytes": bytes.round() }),
+        );
+    }
 }
 
 /// Scalars that the optimizer keeps for each weight, found by asking it about a small one.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use candle_core::DType;
 use schemars::JsonSchema;
-use sconce_sdk::{Choice, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+use sconce_sdk::{Choice, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, Stored, TimestepSampler, Weighting};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Adapter, AdapterLayout};
@@ -28,7 +28,7 @@ pub struct Recipe {
     pub weighting: Choice<dyn Weighting>,
     /// Which times are trained on. Default: `uniform`.
     pub timesteps: Choice<dyn TimestepSampler>,
-    /// How an average of the weights follows them. Default: `none`.
+    /// How averages of the weights follow them. Default: `none`.
     pub ema: Choice<dyn EmaStrategy>,
     /// What is added to the layers of a frozen model. No table: a full fine-tune.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +65,16 @@ pub enum Float {
     Bf16,
     /// IEEE half: 11 bits of precision, overflows at 65,504.
     F16,
+}
+
+impl From<Stored> for Float {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::F32 => Self::F32,
+            Stored::Bf16 => Self::Bf16,
+            Stored::F16 => Self::F16,
+        }
+    }
 }
 
 impl From<Float> for DType {

@@ -53,7 +53,8 @@ double!(TimestepSampler, Even, "uniform", {}, impl TimestepSampler for Even {
     fn quantile(&self, u: f64) -> f64 { u }
 });
 double!(EmaStrategy, NoEma, "none", {}, impl EmaStrategy for NoEma {
-    fn decay(&self, _: u64, _: u64) -> Option<f64> { None }
+    fn tracks(&self) -> Vec<Track> { Vec::new() }
+    fn decay(&self, _: usize, _: u64, _: u64) -> f64 { 0.0 }
 });
 double!(LrSchedule, Flat, "constant", {}, impl LrSchedule for Flat {
     fn factor(&self, _: u64, _: u64) -> f64 { 1.0 }

@@ -1,6 +1,6 @@
 //! Checkpoints: everything that a run needs to go on as if it had not stopped. A checkpoint is a folder that appears
 //! whole, by a rename, or not at all. Random numbers and the order of the data are functions of the images seen, so
-//! the weights, the optimizer's state, the average and a few counters are all there is.
+//! the weights, the optimizer's state, the averages and a few counters are all there is.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use sconce_nn::weights::{WeightFiles, save, write_atomic};
 use serde::{Deserialize, Serialize};
 
+use super::averages::Averages;
 use super::run::Start;
 use super::weights::Weights;
 use crate::optimizer::OptimizerState;
@@ -49,7 +50,7 @@ const PROGRESS: &str = "progress.json";
 const RECIPE: &str = "recipe.toml";
 const DATA: &str = "data.sha256";
 const WEIGHTS: &str = "weights.safetensors";
-const AVERAGE: &str = "average.safetensors";
+const AVERAGES: &str = "averages.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 
 impl Checkpoints {
@@ -64,6 +65,7 @@ impl Checkpoints {
         at: Progress,
         of: &MadeOf,
         weights: &Weights,
+        averages: &Averages,
         optimizer: &dyn OptimizerState,
     ) -> Result<PathBuf> {
         let to = self.folder.join(format!("{:012}", at.images));
@@ -71,12 +73,10 @@ impl Checkpoints {
         let _ = std::fs::remove_dir_all(&tmp);
         let _unfinished = Unfinished(&tmp);
         let none = BTreeMap::new();
-        let named = |values: Vec<Tensor>| -> BTreeMap<String, Tensor> {
-            weights.params.iter().map(|p| p.name.clone()).zip(values).collect()
-        };
-        save(&tmp.join(WEIGHTS), &named(weights.params.iter().map(|p| p.var.as_tensor().clone()).collect()), &none)?;
-        if let Some(average) = &weights.average {
-            save(&tmp.join(AVERAGE), &named(average.iter().map(|a| a.as_tensor().clone()).collect()), &none)?;
+        let named = weights.params.iter().map(|p| (p.name.clone(), p.var.as_tensor().clone())).collect();
+        save(&tmp.join(WEIGHTS), &named, &none)?;
+        if !averages.is_empty() {
+            save(&tmp.join(AVERAGES), &averages.named(), &none)?;
         }
         save(&tmp.join(OPTIMIZER), &optimizer.save()?, &none)?;
         let progress = serde_json::to_vec_pretty(&at).map_err(|e| Error::Msg(e.to_string()))?;
@@ -116,6 +116,7 @@ impl Checkpoints {
         of: &MadeOf,
         start: Start,
         weights: &Weights,
+        averages: &Averages,
         optimizer: &mut dyn OptimizerState,
     ) -> Result<(Progress, Vec<String>)> {
         let read = |name: &str| {
@@ -155,11 +156,9 @@ impl Checkpoints {
         for p in &weights.params {
             put(&values, &p.var, &p.name)?;
         }
-        if let Some(average) = &weights.average {
-            let values = load(AVERAGE)?;
-            for (a, p) in average.iter().zip(&weights.params) {
-                put(&values, a, &p.name)?;
-            }
+        if !averages.is_empty() {
+            let whole = averages.restore(&load(AVERAGES)?);
+            whole.map_err(|e| Error::Msg(format!("{}: {e}", from.display())))?;
         }
         optimizer.restore(&load(OPTIMIZER)?)?;
         Ok((progress, changed))

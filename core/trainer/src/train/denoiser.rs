@@ -12,7 +12,7 @@ use super::preview;
 use super::run::{Event, Job, Observer, PartLoss, Task, Update};
 use super::weights::Weights;
 use crate::cond::Cond;
-use crate::data::{Cache, Dropped, Encoded, Mirrored, Order, Set, Use};
+use crate::data::{Cache, Dropped, Encoded, Mirrored, Set, Use};
 use crate::model::PromptUse;
 use crate::step::{Process, Row, stratified};
 
@@ -47,12 +47,12 @@ struct Memory {
 }
 
 impl<'a> DenoiserTask<'a> {
-    /// Encodes everything that the run will use and that is not in the cache yet.
+    /// Encodes what is trained on in `order`, and what is held out, where it is not in the cache yet.
     pub fn new(
         job: &'a Job,
         set: &'a Set,
         weights: &Weights,
-        order: Order,
+        order: impl Iterator<Item = Vec<Use>>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let model = job.model;
@@ -70,7 +70,7 @@ impl<'a> DenoiserTask<'a> {
     }
 
     /// Fills the cache: the pictures and captions of the whole run, in the order in which they are needed.
-    fn encode(&mut self, order: Order, observer: &mut dyn Observer) -> Result<()> {
+    fn encode(&mut self, order: impl Iterator<Item = Vec<Use>>, observer: &mut dyn Observer) -> Result<()> {
         let (mut uses, mut seen, mut images) = (Vec::new(), BTreeSet::new(), 0);
         for batch in order {
             images += batch.len() as u64;
@@ -257,7 +257,7 @@ impl Task for DenoiserTask<'_> {
     }
 
     fn write(&mut self, weights: &Weights, out: &Path) -> Result<Vec<PathBuf>> {
-        output::write(self.job, weights, &BTreeMap::new(), out)
+        output::write(self.job, weights, &weights.saved_adapters(), &BTreeMap::new(), out)
     }
 }
 

@@ -2,18 +2,24 @@
 //! steps, and tells an [`Observer`] what happened; logs, progress and pictures are the observer's matter.
 
 mod autoencoder;
+mod averages;
 mod checkpoint;
 mod denoiser;
 mod gradients;
 mod log;
 mod memory;
+mod mix;
 mod output;
 mod preview;
+mod rebuild;
 mod run;
+mod snapshots;
 mod weights;
 
 pub use log::Logs;
 pub use memory::{peak_bytes, resident_bytes};
+pub use mix::Mix;
 pub use output::{Header, header};
 pub use preview::GroundLuminance;
+pub use rebuild::{History, Rebuilt, Written, rebuild, validate};
 pub use run::{Ended, Event, Failed, Observer, Options, Start, StepReport, run};

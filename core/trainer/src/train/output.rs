@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::run::Job;
 use super::weights::Weights;
+use crate::adapter::Saved;
 use crate::model::{Native, SaveModel};
 
 /// What the header of a weight file tells.
@@ -61,6 +62,7 @@ pub fn header(h: &Header) -> BTreeMap<String, String> {
 pub(super) fn write(
     job: &Job,
     weights: &Weights,
+    adapters: &[Saved],
     configs: &BTreeMap<String, Map<String, Value>>,
     out: &Path,
 ) -> Result<Vec<PathBuf>> {
@@ -74,15 +76,17 @@ pub(super) fn write(
     let dtype: DType = recipe.output.dtype.into();
     let text = job.resolved.portable_toml();
     let header = |adapter| {
-        header(&Header {
+        let mut fields = header(&Header {
             title: &title,
             trained_as: &trained_as,
             recipe: &text,
             adapter,
             process: (&*recipe.schedule, &*recipe.objective),
-        })
+        });
+        fields.extend(job.notes.clone());
+        fields
     };
-    if weights.adapters.is_empty() {
+    if adapters.is_empty() {
         let save = SaveModel {
             weights: &weights.by_component(),
             configs,
@@ -92,13 +96,12 @@ pub(super) fn write(
         };
         return job.model.save(&out.join("model"), &save);
     }
-    let adapters = weights.saved_adapters();
     let name = recipe.adapter.as_ref().map_or("adapter", |a| a.name());
     let write = |layout: &sconce_sdk::Choice<dyn crate::adapter::AdapterLayout>| {
         let path = out.join(format!("{name}-{}.safetensors", layout.name()));
         let cast = |(key, t): (String, Tensor)| Ok((key, t.to_dtype(dtype)?));
         let tensors: BTreeMap<String, Tensor> =
-            layout.write(job.model, &adapters)?.into_iter().map(cast).collect::<Result<_>>()?;
+            layout.write(job.model, adapters)?.into_iter().map(cast).collect::<Result<_>>()?;
         sconce_nn::weights::save(&path, &tensors, &header(Some(name)))?;
         Ok(path)
     };

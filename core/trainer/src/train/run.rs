@@ -1,24 +1,28 @@
 //! The loop. It counts in images, draws a batch, takes a step, and tells the observer; saving, validating and drawing
 //! come when their images have been seen.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::{Device, Error, Result, Tensor, bail};
+use sconce_nn::Store;
 use sconce_nn::checkpoint::backward;
 
 use super::autoencoder::AutoencoderTask;
+use super::averages::Averages;
 use super::checkpoint::{Checkpoints, MadeOf, Progress};
 use super::denoiser::DenoiserTask;
 use super::gradients::Gradients;
 use super::log::Logs;
 use super::preview::GroundLuminance;
+use super::snapshots;
 use super::weights::Weights;
 use crate::data::{Order, Report, Use};
 use crate::model::{LoadOptions, Model, Native};
-use crate::recipe::{Recipe, Resolved, Task as What};
+use crate::recipe::{Float, Recipe, Resolved, Task as What};
 
 /// How to run: what a command line says and a recipe does not.
 pub struct Options {
@@ -81,6 +85,8 @@ pub enum Event<'a> {
     Drawn(u64, &'a Path),
     /// Grounds were measured in drawn pictures.
     Measured(u64, &'a [GroundLuminance]),
+    /// The averages were written down.
+    Snapshot(u64, &'a Path),
     /// A checkpoint was written.
     Saved(u64, &'a Path),
 }
@@ -158,6 +164,8 @@ pub(super) struct Job<'a> {
     pub recipe: &'a Recipe,
     pub options: &'a Options,
     pub model: &'a dyn Model,
+    /// Further header fields of the weight files that are written.
+    pub notes: BTreeMap<String, String>,
 }
 
 /// Runs a resolved recipe.
@@ -165,26 +173,16 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     let recipe = &resolved.recipe;
     let checkpoints = Checkpoints::new(&options.out, recipe.train.keep);
     let newest = checkpoints.newest()?;
-    if let (Start::Fresh, Some(found)) = (options.start, &newest) {
+    let snapshots = snapshots::Folder::new(&options.out);
+    if let (Start::Fresh, Some(found)) = (options.start, newest.clone().or(snapshots.newest())) {
         let found = found.display();
         let why =
             format!("{found}: there is a run in this folder already. Go on with --resume, or start another with --out");
         return Err(Error::Msg(why).into());
     }
-    let load = LoadOptions {
-        device: options.device.clone(),
-        dtype: recipe.model.dtype.into(),
-        random: recipe.model.random_seed,
-    };
-    let model = resolved.family.load(&resolved.model_dir, &load).map_err(Failed::Files)?;
-    model.backbone().recompute(recipe.train.recompute);
-    if let Some(value) = recipe.train.autoencoder.as_ref().and_then(|a| a.first_log_variance) {
-        model.autoencoder().start_log_variance(value)?;
-    }
-
-    let mut stores = vec![model.backbone().store().clone(), model.autoencoder().store().clone()];
-    stores.extend(model.conditioner().stores());
-    let job = Job { resolved, recipe, options, model: &*model };
+    let model = load(resolved, &options.device)?;
+    let stores = stores(&*model);
+    let job = Job { resolved, recipe, options, model: &*model, notes: BTreeMap::new() };
     let weights = Weights::prepare(recipe, &stores)?;
     let elements: usize = stores.iter().map(|s| s.elements()).sum();
     observer.see(&Event::Loaded(model.native(), weights.elements(), elements))?;
@@ -197,13 +195,15 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         Order::new(&set.items, set.train.clone(), d.batch, d.caption_dropout, recipe.train.seed)
     };
     let mut optimizer = recipe.optimizer.start(weights.params.clone())?;
+    let averages = Averages::start(&weights, &*recipe.ema)?;
     let mut at = Progress::default();
     let resumed = newest.is_some();
     if let Some(from) = newest {
         let changed;
-        (at, changed) = checkpoints.restore(&from, &of, options.start, &weights, optimizer.as_mut())?;
+        (at, changed) = checkpoints.restore(&from, &of, options.start, &weights, &averages, optimizer.as_mut())?;
         observer.see(&Event::Resumed(at.images, &changed))?;
     }
+    snapshots.cut(at.images)?;
     sconce_nn::weights::write_atomic(&options.out.join("recipe.toml"), |out| out.write_all(of.recipe.as_bytes()))?;
     let mut order_now = order();
     order_now.skip_to(at.images);
@@ -223,7 +223,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         if !(validates || draws || measures) {
             return Ok(()); // swapping the average in and out costs a copy of the weights
         }
-        weights.with_average(|| {
+        averages.swapped(&weights, || {
             if validates {
                 let values = task.validate()?;
                 let named: Vec<(&str, f64)> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
@@ -254,27 +254,54 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         let before = at.images;
         at.images += update.images() as u64;
         at.updates += 1;
-        weights.follow(&*recipe.ema, at.images, update.images() as u64)?;
+        averages.follow(&weights, &*recipe.ema, at.images, update.images() as u64)?;
         let images_per_sec = update.images() as f64 / clock.elapsed().as_secs_f64();
         clock = Instant::now();
         let report = StepReport { images: at.images, images_total: total, images_per_sec, ..step };
         log_step(&mut logs, &report)?;
         observer.see(&Event::Step(&report))?;
         look(&mut task, &mut logs, before, at.images, observer)?;
+        if let Some(when) = recipe.ema.snapshots(total)
+            && due(when.every_images, before, at.images, total)
+        {
+            let dtype = Float::from(when.dtype).into();
+            let path = snapshots.save(at.images, &resolved.name, &averages, &*recipe.ema, dtype)?;
+            observer.see(&Event::Snapshot(at.images, &path))?;
+        }
         let stop = options.stop.load(Ordering::Relaxed);
         let save = recipe.train.save_every_images;
         if stop || at.images >= total || (save > 0 && at.images / save > before / save) {
-            let path = checkpoints.save(at, &of, &weights, optimizer.as_ref())?;
+            let path = checkpoints.save(at, &of, &weights, &averages, optimizer.as_ref())?;
             observer.see(&Event::Saved(at.images, &path))?;
             if stop && at.images < total {
                 return Ok(Ended::Stopped(path));
             }
         }
     }
-    let mut written = weights.with_average(|| task.write(&weights, &options.out))?;
+    let mut written = averages.swapped(&weights, || task.write(&weights, &options.out))?;
     let sheet = options.out.join("before-after.png");
     written.extend(super::preview::before_and_after(&drawn(0), &drawn(at.images), &sheet)?);
     Ok(Ended::Whole(written))
+}
+
+/// The recipe's model, as a run begins with it.
+pub(super) fn load(resolved: &Resolved, device: &Device) -> std::result::Result<Box<dyn Model>, Failed> {
+    let recipe = &resolved.recipe;
+    let load =
+        LoadOptions { device: device.clone(), dtype: recipe.model.dtype.into(), random: recipe.model.random_seed };
+    let model = resolved.family.load(&resolved.model_dir, &load).map_err(Failed::Files)?;
+    model.backbone().recompute(recipe.train.recompute);
+    if let Some(value) = recipe.train.autoencoder.as_ref().and_then(|a| a.first_log_variance) {
+        model.autoencoder().start_log_variance(value)?;
+    }
+    Ok(model)
+}
+
+/// The parameters of its components.
+pub(super) fn stores(model: &dyn Model) -> Vec<Arc<Store>> {
+    let mut stores = vec![model.backbone().store().clone(), model.autoencoder().store().clone()];
+    stores.extend(model.conditioner().stores());
+    stores
 }
 
 /// True if `every` images came to an end between `from` and `to`, and at both ends of the run.
@@ -350,7 +377,7 @@ fn log_step(logs: &mut Logs, r: &StepReport) -> Result<()> {
 }
 
 /// The recipe's pictures, at the sizes that the model takes.
-fn open_set(job: &Job) -> Result<crate::data::Set> {
+pub(super) fn open_set(job: &Job) -> Result<crate::data::Set> {
     let native = job.model.native();
     let step = job.resolved.family.bucket_step_px(&job.resolved.model_dir)?;
     let share = job.recipe.validation.as_ref().map_or(0.0, |v| v.share);

@@ -1,12 +1,11 @@
-//! What a run trains: the tensors with their groups, the adapters they belong to, and their average.
+//! What a run trains: the tensors with their groups, and the adapters they belong to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{Result, Tensor, bail};
+use sconce_nn::Store;
 use sconce_nn::rng::Stream;
-use sconce_nn::{Store, inplace};
-use sconce_sdk::EmaStrategy;
 
 use crate::adapter::{Adapter, Attached, Saved};
 use crate::optimizer::Trained;
@@ -18,8 +17,6 @@ pub struct Weights {
     pub params: Vec<Trained>,
     /// The adapters that they belong to; none in a full fine-tune.
     pub adapters: Vec<Attached>,
-    /// Their average, if the recipe keeps one.
-    pub average: Option<Vec<Var>>,
 }
 
 impl Weights {
@@ -53,10 +50,7 @@ impl Weights {
         if let Some(idle) = targets.into_iter().find(|t| !paths.iter().any(|p| matches(t, p))) {
             bail!("adapter.targets: no layer of the components that train matches `{idle}`");
         }
-        let keeps = recipe.ema.decay(0, 1).is_some();
-        let copy = |p: &Trained| Var::from_tensor(&p.var.as_tensor().detach().copy()?);
-        let average = if keeps { Some(params.iter().map(copy).collect::<Result<_>>()?) } else { None };
-        Ok(Self { params, adapters, average })
+        Ok(Self { params, adapters })
     }
 
     /// The number of scalars that train.
@@ -64,30 +58,7 @@ impl Weights {
         self.params.iter().map(|p| p.var.elem_count()).sum()
     }
 
-    /// Moves the average after a step.
-    pub fn follow(&self, ema: &dyn EmaStrategy, images_seen: u64, batch: u64) -> Result<()> {
-        let (Some(average), Some(decay)) = (&self.average, ema.decay(images_seen, batch)) else { return Ok(()) };
-        for (a, p) in average.iter().zip(&self.params) {
-            inplace::lerp(a, &p.var.as_tensor().detach(), 1.0 - decay)?;
-        }
-        Ok(())
-    }
-
-    /// Runs `f` with the average in the weights' place, where one is kept.
-    pub fn with_average<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        let Some(average) = &self.average else { return f() };
-        let kept: Vec<Tensor> = self.params.iter().map(|p| p.var.as_tensor().detach().copy()).collect::<Result<_>>()?;
-        for (a, p) in average.iter().zip(&self.params) {
-            p.var.set(&a.as_tensor().detach())?;
-        }
-        let result = f();
-        for (k, p) in kept.iter().zip(&self.params) {
-            p.var.set(k)?;
-        }
-        result
-    }
-
-    /// The values by component and parameter name, for saving a full fine-tune. Call under [`Weights::with_average`].
+    /// The values by component and parameter name, for saving a full fine-tune. Call under [`Averages::swapped`](super::averages::Averages::swapped).
     pub fn by_component(&self) -> BTreeMap<String, BTreeMap<String, Tensor>> {
         let mut out: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
         for p in &self.params {
@@ -99,7 +70,7 @@ impl Weights {
         out
     }
 
-    /// The adapters' values, for saving. Call under [`Weights::with_average`].
+    /// The adapters' values, for saving. Call under [`Averages::swapped`](super::averages::Averages::swapped).
     pub fn saved_adapters(&self) -> Vec<Saved> {
         let value = |a: &Attached| Saved {
             component: a.component.clone(),
