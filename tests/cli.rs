@@ -65,6 +65,8 @@ fn list_and_show() {
         "objective",
         "weighting",
         "timesteps",
+        "distance",
+        "noise",
         "ema",
         "adapter",
         "optimizer",

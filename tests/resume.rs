@@ -15,6 +15,11 @@ const FULL: &str = "accumulate = 2\n[ema]\ntype = \"constant\"\ndecay = 0.9\n[lr
 const LORA: &str = "components = { unet = 1.0, text_encoder = 0.5 }\n[adapter]\ntype = \"lora\"\nrank = 4\n\
                     targets = [\"unet.*.attn*.to_*\", \"text_encoder.*.q_proj\", \"unet.*.conv1\"]\n";
 
+/// Everything that learns beside the model, and noise that depends on the batch.
+const LEARNING: &str = "accumulate = 2\n[timesteps]\ntype = \"loss-aware\"\nof = \"logit-normal\"\nmemory_images = 20\n\
+                        [weighting]\ntype = \"uncertainty\"\n[distance]\ntype = \"huber\"\n[noise]\ntype = \"pyramid\"\n\
+                        of = { type = \"offset\", of = { type = \"immiscible\" } }\n[adapter]\ntype = \"lora\"\nrank = 2\n";
+
 /// Starts a run, kills it as soon as it has a checkpoint, and goes on.
 fn kill_and_resume(bench: &Bench, more: &[&str]) {
     let mut child = bench.command("killed", more).stderr(Stdio::null()).spawn().expect("the program starts");
@@ -50,6 +55,11 @@ fn a_killed_full_fine_tune_goes_on_to_the_bit() {
 #[test]
 fn a_killed_lora_run_goes_on_to_the_bit() {
     same_run(LORA);
+}
+
+#[test]
+fn a_killed_run_that_learns_its_weights_and_times_goes_on_to_the_bit() {
+    same_run(LEARNING);
 }
 
 #[test]

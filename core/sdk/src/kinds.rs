@@ -1,5 +1,6 @@
 //! The kinds of scalar plugin, each a trait with its laws. [`crate::testkit`] checks the laws on everything registered.
 
+use crate::learned::{SamplerState, WeightingState};
 use crate::noise::{Level, Noise};
 use crate::registry::Kind;
 
@@ -50,6 +51,11 @@ pub trait Weighting: Send + Sync {
     /// w(lambda), the factor on |x0 - x0'|².
     fn on_x0(&self, log_snr: f64) -> f64;
 
+    /// What it learns as the run goes, at its start; `None` for one that is the same all along.
+    fn start(&self) -> Option<Box<dyn WeightingState>> {
+        None
+    }
+
     /// The factor on the output error |y - y'|²: w sigma²/D², which is what the step uses.
     fn on_output(&self, noise: &Noise, target: [f64; 2]) -> f64 {
         let d = noise.determinant(target);
@@ -63,6 +69,28 @@ pub trait Weighting: Send + Sync {
 pub trait TimestepSampler: Send + Sync {
     /// The time t of the quantile u in [0, 1).
     fn quantile(&self, u: f64) -> f64;
+
+    /// What it learns as the run goes, at its start; `None` for one that draws the same all along.
+    fn start(&self) -> Option<Box<dyn SamplerState>> {
+        None
+    }
+}
+
+/// How far an output is from its target, element by element: rho_c(d) of the difference d and of a width c.
+///
+/// Laws: rho is 0 at 0, even, and grows with |d|; the slope is its derivative; the width is finite and above 0.
+///
+/// A weighting is derived for squared errors. A distance that is d² near 0, as all of the built-in ones but `smooth-l1`
+/// are, leaves it its meaning where errors are small beside the width; larger ones count as though their weight were
+/// rho/d² of it.
+pub trait Distance: Send + Sync {
+    /// rho_c(d) and its derivative by d.
+    fn at(&self, difference: f64, width: f64) -> [f64; 2];
+
+    /// The width c at a time.
+    fn width(&self, _t: f64, _noise: &Noise) -> f64 {
+        1.0
+    }
 }
 
 /// How an average of the weights follows them.
@@ -110,6 +138,7 @@ kinds! {
     Objective, "objective", "what the network learns to output";
     Weighting, "weighting", "how much the error counts at each noise level";
     TimestepSampler, "timesteps", "which times are trained on";
+    Distance, "distance", "how far an output is from its target";
     EmaStrategy, "ema", "how an average of the weights follows them";
     LrSchedule, "lr", "the factor on every learning rate over the run";
     Spacing, "spacing", "where a sampler puts its noise levels";

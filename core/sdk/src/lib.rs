@@ -33,13 +33,15 @@
 
 pub mod choice;
 pub mod kinds;
+pub mod learned;
 pub mod names;
 pub mod noise;
 pub mod registry;
 pub mod testkit;
 
 pub use choice::Choice;
-pub use kinds::{EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+pub use kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+pub use learned::{Learned, Observation, SamplerState, WeightingState};
 pub use noise::{Level, Noise};
 pub use registry::{Kind, ParamError, Plugin};
 
@@ -50,8 +52,8 @@ pub use {schemars, serde, serde_json};
 /// What a plugin file imports.
 pub mod prelude {
     pub use crate::{
-        Choice, EmaStrategy, Level, LrSchedule, Noise, Objective, Schedule, Spacing, TimestepSampler, Weighting,
-        register,
+        Choice, Distance, EmaStrategy, Learned, Level, LrSchedule, Noise, Objective, Observation, SamplerState,
+        Schedule, Spacing, TimestepSampler, Weighting, WeightingState, register,
     };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};

@@ -17,7 +17,8 @@
 use serde_json::json;
 
 use crate::choice::Choice;
-use crate::kinds::{EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+use crate::kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+use crate::learned::{Learned, Observation, SamplerState};
 use crate::noise::Noise;
 use crate::registry::{self, Kind, ParamError};
 
@@ -127,6 +128,57 @@ pub fn timesteps(sampler: &dyn TimestepSampler, u: f64, later: f64) -> Law {
     let (here, there) = (sampler.quantile(u), sampler.quantile(later));
     let right = here <= there && here >= 0.0 && there <= 1.0;
     holds(right, || format!("the quantiles {u} and {later} are {here} and {there}"))
+}
+
+/// The laws of what a sampler learned, at a quantile in [0, 1): the map rises within [0, 1], its weight is its derivative,
+/// and the mean weight over all draws is 1.
+pub fn sampler_state(state: &dyn SamplerState, u: f64) -> Law {
+    const H: f64 = 1e-7;
+    const DRAWS: usize = 10_000;
+    let u = u.clamp(2.0 * H, 1.0 - 2.0 * H);
+    let [[before, low], [here, weight], [after, high]] = [u - H, u, u + H].map(|u| state.map(u));
+    let rises = before < here && here < after && before >= 0.0 && after <= 1.0;
+    holds(rises && weight > 0.0, || {
+        format!("at u = {u} the map goes {before}, {here}, {after}, its weight is {weight}")
+    })?;
+    // A map may have kinks; the difference across one lies between the slopes on its sides.
+    let slope = (after - before) / (2.0 * H);
+    let right = near(slope, slope.clamp(low.min(high), low.max(high)), 1e-6);
+    holds(right, || format!("at u = {u} the weight is {weight}, the map's slope {slope}"))?;
+    let draws = (0..DRAWS).map(|i| state.map((i as f64 + 0.5) / DRAWS as f64));
+    let (mean, middle) = draws.fold((0.0, 0.0), |(mean, middle), [v, weight]| (mean + weight, middle + weight * v));
+    let (mean, middle) = (mean / DRAWS as f64, middle / DRAWS as f64);
+    let unbiased = near(mean, 1.0, 1e-2) && near(middle, 0.5, 1e-2);
+    holds(unbiased, || format!("the mean weight is {mean}, the weighted mean quantile {middle}"))
+}
+
+/// The law of everything learned: a state that is saved and restored into a fresh one goes on to the bit.
+pub fn learned<S: Learned + ?Sized>(state: &mut S, fresh: &mut S, seen: &[Observation]) -> Law {
+    fresh.restore(&state.save())?;
+    let bits = |s: &S| s.save().into_iter().map(f64::to_bits).collect::<Vec<_>>();
+    state.observe(seen);
+    fresh.observe(seen);
+    holds(bits(state) == bits(fresh), || "a restored state goes on otherwise".to_owned())?;
+    let mut short = state.save();
+    short.pop();
+    holds(short.len() + 1 < 2 || fresh.restore(&short).is_err(), || "a state that is cut short is taken".to_owned())
+}
+
+/// The laws of a distance at two differences of any sign: 0 at 0, even, growing with |d|, its slope its derivative, and
+/// a width that is finite and above 0.
+pub fn distance(distance: &dyn Distance, d: f64, further: f64, t: f64, noise: &Noise) -> Law {
+    const H: f64 = 1e-5;
+    let width = distance.width(t, noise);
+    holds(width.is_finite() && width > 0.0, || format!("the width at t = {t}, {noise:?}, is {width}"))?;
+    let rho = |d: f64| distance.at(d, width)[0];
+    let (small, large) = (d.abs().min(further.abs()), d.abs().max(further.abs()));
+    holds(rho(0.0) == 0.0 && distance.at(0.0, width)[1] == 0.0, || format!("rho(0) is {}", rho(0.0)))?;
+    holds(near(rho(d), rho(-d), 1e-12), || format!("rho({d}) is {}, rho({}) is {}", rho(d), -d, rho(-d)))?;
+    holds(rho(small) <= rho(large), || format!("rho falls from {small} to {large}"))?;
+    let (slope, difference) = (distance.at(d, width)[1], (rho(d + H) - rho(d - H)) / (2.0 * H));
+    // The third derivative grows as the width shrinks.
+    let right = near(slope, difference, 1e-6 + (H / width).powi(2));
+    holds(right, || format!("at {d} with width {width} the slope is {slope}, the difference {difference}"))
 }
 
 /// The law of an average: the decay is in [0, 1].

@@ -1,6 +1,6 @@
 //! What types cannot say about the plain tables: counts that must not be zero, shares within [0, 1].
 
-use super::tables::{Recipe, Task};
+use super::tables::{MaskFrom, Recipe, Task};
 
 /// Fields out of their limits, with what the limit is.
 pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
@@ -32,6 +32,16 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
     demand(train.seed <= i64::MAX as u64, "train.seed".into(), "must be below 2^63, the largest whole number in TOML");
     demand(train.accumulate > 0, "train.accumulate".into(), "must be 1 or more");
     demand(train.keep > 0, "train.keep".into(), "must be 1 or more: the last checkpoint is the result");
+    let masks = data.source.iter().any(|s| s.mask != MaskFrom::None);
+    if let Some(mask) = &train.mask {
+        demand(share(mask.outside), "train.mask.outside".into(), "is a share: from 0 to 1");
+        demand(masks, "train.mask".into(), "is for pictures with masks: say where they are in data.source.mask");
+    }
+    demand(
+        !masks || train.task == Task::Denoiser,
+        "data.source.0.mask".into(),
+        "an autoencoder trains on whole pictures: leave masks out",
+    );
     demand(train.clip_norm >= 0.0, "train.clip_norm".into(), "must be 0 (not at all) or more");
     if let Some(autoencoder) = &train.autoencoder {
         demand(autoencoder.kl_weight >= 0.0, "train.autoencoder.kl_weight".into(), "must be 0 or more");

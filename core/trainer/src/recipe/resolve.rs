@@ -235,12 +235,14 @@ pub(super) struct Reader {
 
 impl Reader {
     fn read(&mut self, name: String, base_dir: PathBuf) -> Option<Resolved> {
-        const TABLES: [&str; 15] = [
+        const TABLES: [&str; 17] = [
             "model",
             "schedule",
             "objective",
             "weighting",
             "timesteps",
+            "distance",
+            "noise",
             "ema",
             "adapter",
             "optimizer",
@@ -266,6 +268,8 @@ impl Reader {
         let found = model.as_ref().and_then(|m| self.native(m));
         let weighting = self.choice("weighting");
         let timesteps = self.choice("timesteps");
+        let distance = self.choice("distance");
+        let noise = self.choice("noise");
         let ema = self.choice("ema");
         let optimizer = self.choice("optimizer");
         let lr = self.choice("lr");
@@ -291,6 +295,8 @@ impl Reader {
             objective: objective?,
             weighting: weighting?,
             timesteps: timesteps?,
+            distance: distance?,
+            noise: noise?,
             ema: ema?,
             adapter: match adapter {
                 Some(adapter) => Some(adapter?),

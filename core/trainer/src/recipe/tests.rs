@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::*;
 use crate::model::{Family, LoadOptions, Model, Native};
+use crate::noise::{Batch, Drawn, NoiseSource};
 use crate::optimizer::{Optimizer, OptimizerState, Trained};
 use crate::solver::{Denoise, Solver};
 
@@ -51,6 +52,12 @@ double!(Weighting, Clamp, "clamp", { gamma: f64 = 5.0 }, impl Weighting for Clam
 });
 double!(TimestepSampler, Even, "uniform", {}, impl TimestepSampler for Even {
     fn quantile(&self, u: f64) -> f64 { u }
+});
+double!(Distance, Square, "mse", {}, impl Distance for Square {
+    fn at(&self, d: f64, _: f64) -> [f64; 2] { [d * d, 2.0 * d] }
+});
+double!(NoiseSource, White, "gaussian", {}, impl NoiseSource for White {
+    fn draw(&self, batch: &Batch) -> Result<Drawn> { batch.normal("noise").map(Drawn::plain) }
 });
 double!(EmaStrategy, NoEma, "none", {}, impl EmaStrategy for NoEma {
     fn decay(&self, _: u64, _: u64) -> Option<f64> { None }

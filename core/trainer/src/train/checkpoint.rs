@@ -51,6 +51,7 @@ const DATA: &str = "data.sha256";
 const WEIGHTS: &str = "weights.safetensors";
 const AVERAGE: &str = "average.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
+const LEARNED: &str = "learned.safetensors";
 
 impl Checkpoints {
     /// In `run`'s folder, keeping the newest `keep`.
@@ -65,6 +66,7 @@ impl Checkpoints {
         of: &MadeOf,
         weights: &Weights,
         optimizer: &dyn OptimizerState,
+        learned: &BTreeMap<String, Tensor>,
     ) -> Result<PathBuf> {
         let to = self.folder.join(format!("{:012}", at.images));
         let tmp = self.folder.join(format!("{:012}.tmp", at.images));
@@ -79,6 +81,9 @@ impl Checkpoints {
             save(&tmp.join(AVERAGE), &named(average.iter().map(|a| a.as_tensor().clone()).collect()), &none)?;
         }
         save(&tmp.join(OPTIMIZER), &optimizer.save()?, &none)?;
+        if !learned.is_empty() {
+            save(&tmp.join(LEARNED), learned, &none)?;
+        }
         let progress = serde_json::to_vec_pretty(&at).map_err(|e| Error::Msg(e.to_string()))?;
         write_atomic(&tmp.join(RECIPE), |out| out.write_all(of.recipe.as_bytes()))?;
         write_atomic(&tmp.join(DATA), |out| out.write_all(of.data.as_bytes()))?;
@@ -163,6 +168,16 @@ impl Checkpoints {
         }
         optimizer.restore(&load(OPTIMIZER)?)?;
         Ok((progress, changed))
+    }
+
+    /// What the run learned beside the weights, to the bit; nothing where it learns nothing.
+    pub fn learned(&self, from: &Path) -> Result<BTreeMap<String, Tensor>> {
+        let path = from.join(LEARNED);
+        if !path.is_file() {
+            return Ok(BTreeMap::new());
+        }
+        let files = WeightFiles::open(&[path])?;
+        files.keys().map(|k| Ok((k.to_owned(), files.tensor(k, DType::F64, &Device::Cpu)?))).collect()
     }
 
     /// The whole checkpoints, oldest first. Leftovers of a crash end in `.tmp`, what was put aside in `.not-finite`; neither

@@ -1,6 +1,7 @@
 //! The loop. It counts in images, draws a batch, takes a step, and tells the observer; saving, validating and drawing
 //! come when their images have been seen.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,6 +117,16 @@ pub(super) trait Task {
     fn loss(&mut self, update: &Update, part: usize) -> Result<PartLoss>;
     /// Named values on held-out pictures.
     fn validate(&mut self) -> Result<Vec<(String, f64)>>;
+    /// Learns from an update that was made, beside the weights.
+    fn learn(&mut self) {}
+    /// What was learned beside the weights, for a checkpoint.
+    fn learned(&self) -> Result<BTreeMap<String, Tensor>> {
+        Ok(BTreeMap::new())
+    }
+    /// Takes it back.
+    fn restore(&mut self, _learned: &BTreeMap<String, Tensor>) -> Result<()> {
+        Ok(())
+    }
     /// Draws pictures to show how far the run is.
     fn draw(&mut self, images: u64, to: &Path) -> Result<()>;
     /// Measures the grounds of drawn pictures; empty where the recipe asks for none.
@@ -199,9 +210,9 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     let mut optimizer = recipe.optimizer.start(weights.params.clone())?;
     let mut at = Progress::default();
     let resumed = newest.is_some();
-    if let Some(from) = newest {
+    if let Some(from) = &newest {
         let changed;
-        (at, changed) = checkpoints.restore(&from, &of, options.start, &weights, optimizer.as_mut())?;
+        (at, changed) = checkpoints.restore(from, &of, options.start, &weights, optimizer.as_mut())?;
         observer.see(&Event::Resumed(at.images, &changed))?;
     }
     sconce_nn::weights::write_atomic(&options.out.join("recipe.toml"), |out| out.write_all(of.recipe.as_bytes()))?;
@@ -212,6 +223,9 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         What::Denoiser => Box::new(DenoiserTask::new(&job, &set, &weights, order(), observer)?),
         What::Autoencoder => Box::new(AutoencoderTask::new(&job, &set)),
     };
+    if let Some(from) = &newest {
+        task.restore(&checkpoints.learned(from)?)?;
+    }
     let total = recipe.train.images;
     let drawn = |at: u64| options.out.join("previews").join(format!("{at:09}.png"));
     let look = |task: &mut Box<dyn Task + '_>, logs: &mut Logs, from: u64, to: u64, observer: &mut dyn Observer| {
@@ -251,6 +265,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         let batches = order_now.by_ref().take(recipe.train.accumulate.max(1)).collect();
         let update = Update { images_seen: at.images, batches };
         let step = step(&mut *task, recipe, &weights, optimizer.as_mut(), &update, &checkpoints)?;
+        task.learn();
         let before = at.images;
         at.images += update.images() as u64;
         at.updates += 1;
@@ -264,7 +279,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         let stop = options.stop.load(Ordering::Relaxed);
         let save = recipe.train.save_every_images;
         if stop || at.images >= total || (save > 0 && at.images / save > before / save) {
-            let path = checkpoints.save(at, &of, &weights, optimizer.as_ref())?;
+            let path = checkpoints.save(at, &of, &weights, optimizer.as_ref(), &task.learned()?)?;
             observer.see(&Event::Saved(at.images, &path))?;
             if stop && at.images < total {
                 return Ok(Ended::Stopped(path));
