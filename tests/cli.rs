@@ -147,6 +147,33 @@ fn a_conversion() {
     with("check-nothing-converted", "", &["--set", "model.convert=true"]);
 }
 
+/// One picture with its mask, one whose mask is of another size.
+#[test]
+fn masks() {
+    let place = place();
+    for (name, width) in [("wide", 160), ("square", 64)] {
+        let mask = image::GrayImage::from_pixel(width, 96, image::Luma([255]));
+        mask.save(place.path(&format!("pictures/{name}.mask.png"))).expect("a mask");
+    }
+    let recipe = GOOD.replace("path = \"pictures\"", "path = \"pictures\"\nmask = \"file\"");
+    place.write("recipe.toml", &format!("{recipe}mask = {{ outside = 0.1, normalise = \"by-area\" }}\n"));
+    snapshot("check-masks", &place.run(&["check", "recipe.toml"]));
+    place.write("recipe.toml", GOOD);
+    snapshot("check-masks-idle", &place.run(&["check", "recipe.toml"]));
+    with("bad-mask", "mask = { outside = 2.0 }\n", &[]);
+}
+
+#[test]
+fn what_the_loss_is_made_of() {
+    let learned = "[timesteps]\ntype = \"loss-aware\"\nof = \"uniform\"\n[weighting]\ntype = \"uncertainty\"\n[distance]\n\
+                   type = \"huber\"\n[noise]\ntype = \"pyramid\"\n";
+    with("check-learned", learned, &[]);
+    let ends = "[schedule]\ntype = \"zero-terminal\"\nof = { type = \"scaled-linear\" }\n[objective]\ntype = \"v\"\n\
+                [noise]\ntype = \"offset\"\n";
+    with("check-noise-at-the-end", ends, &["--set", "model.convert=true"]);
+    with("bad-distance", "[distance]\ntype = \"hubr\"\n", &[]);
+}
+
 #[test]
 fn a_refused_recipe() {
     let singular = "[schedule]\ntype = \"zero-terminal\"\nof = { type = \"scaled-linear\" }\n";

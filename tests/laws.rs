@@ -192,9 +192,10 @@ fn without_signal_every_objective_but_epsilon_gives_the_data_back() {
 /// looks at the pictures.
 #[test]
 fn noises() {
-    let latents = |purpose| Stream::new(1, purpose).normal((3, 4, 8, 12), &Device::Cpu).unwrap();
+    let latents = |purpose| Stream::new(1, purpose).normal((6, 4, 8, 12), &Device::Cpu).unwrap();
     let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let levels: Vec<Noise> = [0.1, 0.6, 1.0].map(|t| Choice::<dyn Schedule>::named("cosine").unwrap().at(t)).to_vec();
+    let schedule = Choice::<dyn Schedule>::named("cosine").unwrap();
+    let levels: Vec<Noise> = [0.0, 0.1, 0.3, 0.6, 0.9, 1.0].map(|t| schedule.at(t)).to_vec();
     for noise in all::<dyn NoiseSource>() {
         let draw = |x0: &Tensor, seed, images_seen| {
             let drawn = noise.draw(&Batch { x0, levels: &levels, seed, images_seen }).unwrap();

@@ -15,8 +15,8 @@ const FULL: &str = "accumulate = 2\n[ema]\ntype = \"constant\"\ndecay = 0.9\n[lr
 const LORA: &str = "components = { unet = 1.0, text_encoder = 0.5 }\n[adapter]\ntype = \"lora\"\nrank = 4\n\
                     targets = [\"unet.*.attn*.to_*\", \"text_encoder.*.q_proj\", \"unet.*.conv1\"]\n";
 
-/// Everything that learns beside the model, and noise that depends on the batch.
-const LEARNING: &str = "accumulate = 2\n[timesteps]\ntype = \"loss-aware\"\nof = \"logit-normal\"\nmemory_images = 20\n\
+/// Everything that learns beside the model, noise that depends on the batch, and masks.
+const LEARNING: &str = "accumulate = 2\nmask = { outside = 0.1, normalise = \"by-area\" }\n[timesteps]\ntype = \"loss-aware\"\nof = \"logit-normal\"\nmemory_images = 20\n\
                         [weighting]\ntype = \"uncertainty\"\n[distance]\ntype = \"huber\"\n[noise]\ntype = \"pyramid\"\n\
                         of = { type = \"offset\", of = { type = \"immiscible\" } }\n[adapter]\ntype = \"lora\"\nrank = 2\n";
 
@@ -38,28 +38,28 @@ fn kill_and_resume(bench: &Bench, more: &[&str]) {
     bench.train("killed", &resumed);
 }
 
-fn same_run(more: &str) {
+fn same_run(more: &str, set: &str) {
     let bench = Bench::new(more);
-    let convert = ["--set", "model.convert=true"];
-    bench.train("whole", &convert);
-    kill_and_resume(&bench, &convert);
+    let set = ["--set", "model.convert=true", "--set", set];
+    bench.train("whole", &set);
+    kill_and_resume(&bench, &set);
     assert_eq!(bench.weights("whole"), bench.weights("killed"));
     assert_eq!(bench.log("whole"), bench.log("killed"));
 }
 
 #[test]
 fn a_killed_full_fine_tune_goes_on_to_the_bit() {
-    same_run(FULL);
+    same_run(FULL, "data.source.0.mask=none");
 }
 
 #[test]
 fn a_killed_lora_run_goes_on_to_the_bit() {
-    same_run(LORA);
+    same_run(LORA, "data.source.0.mask=none");
 }
 
 #[test]
 fn a_killed_run_that_learns_its_weights_and_times_goes_on_to_the_bit() {
-    same_run(LEARNING);
+    same_run(LEARNING, "data.source.0.mask=alpha");
 }
 
 #[test]

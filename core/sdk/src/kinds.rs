@@ -70,7 +70,8 @@ pub trait TimestepSampler: Send + Sync {
     /// The time t of the quantile u in [0, 1).
     fn quantile(&self, u: f64) -> f64;
 
-    /// What it learns as the run goes, at its start; `None` for one that draws the same all along.
+    /// What it learns as the run goes, at its start; `None` for one that draws the same all along. A plugin that changes
+    /// the times of another gives what the other gives: the state stands before all quantiles.
     fn start(&self) -> Option<Box<dyn SamplerState>> {
         None
     }

@@ -3,6 +3,7 @@
 use std::f64::consts::{SQRT_2, TAU};
 
 use sconce_sdk::prelude::*;
+use serde::de::{Deserializer, Error};
 
 use crate::range;
 use crate::timesteps::probit::probit;
@@ -18,7 +19,8 @@ use crate::timesteps::probit::probit;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Uncertainty {
-    /// The weighting before the division.
+    /// The weighting before the division, one that does not learn itself.
+    #[serde(deserialize_with = "fixed")]
     pub of: Choice<dyn Weighting>,
     /// Fourier features.
     #[serde(deserialize_with = "range::points")]
@@ -26,6 +28,14 @@ pub struct Uncertainty {
     /// Learning rate of u.
     #[serde(deserialize_with = "range::not_negative")]
     pub lr: f64,
+}
+
+fn fixed<'de, D: Deserializer<'de>>(d: D) -> Result<Choice<dyn Weighting>, D::Error> {
+    let of = Choice::<dyn Weighting>::deserialize(d)?;
+    match of.start() {
+        None => Ok(of),
+        Some(_) => Err(D::Error::custom(format!("`{}` learns by itself: take one that does not", of.name()))),
+    }
 }
 
 impl Default for Uncertainty {

@@ -247,7 +247,8 @@ mod tests {
         let frame = Frame { framing: Framing::new((8, 8), (8, 8)), ground: [0; 3], mirrored: Mirrored::No };
         let mask = load_mask(&path, MaskOf::Alpha, &frame, 4)?;
         assert_eq!(mask.dims(), [1, 2, 2]);
-        assert_eq!(mask.flatten_all()?.to_vec1::<f32>()?, [1.0, 1.0, 0.2, 0.2]);
+        let rounded = (mask.flatten_all()? * 100.0)?.round()?.to_vec1::<f32>()?;
+        assert_eq!(rounded, [100.0, 100.0, 20.0, 20.0]);
         Ok(())
     }
 
