@@ -225,7 +225,7 @@ fn distance(resolved: &Resolved, report: &mut Report) {
 
 /// What the pictures are mixed with, where it is not plain; and whether samplers start from it.
 fn mixed(resolved: &Resolved, report: &mut Report) {
-    const SHAPE: (usize, usize, usize, usize) = (64, 4, 8, 8);
+    const SHAPE: (usize, usize, usize, usize) = (32, 4, 32, 32);
     let (noise, end) = (&resolved.recipe.noise, resolved.recipe.schedule.at(1.0));
     let measure = || -> candle_core::Result<(bool, f64)> {
         let x0 = Tensor::zeros(SHAPE, DType::F32, &Device::Cpu)?;
@@ -249,7 +249,7 @@ fn mixed(resolved: &Resolved, report: &mut Report) {
     report.fact(
         "noise",
         format!(
-            "{}: at t = 1 the mean of 8x8 latent pixels varies {} times as much as Gaussian noise's",
+            "{}: at t = 1 the mean of 32x32 latent pixels varies {} times as much as Gaussian noise's",
             in_one_line(&noise.table()),
             figure(more)
         ),
