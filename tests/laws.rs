@@ -46,6 +46,7 @@ fn seen() -> impl Strategy<Value = Vec<Observation>> {
         weight,
         error,
         loss: weight * error,
+        log_loss: 0.5 - quantile,
         importance,
     });
     proptest::collection::vec(one, 1..24)

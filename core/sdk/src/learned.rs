@@ -15,6 +15,8 @@ pub struct Observation {
     pub error: f64,
     /// The weighted loss, `weight` times the mean distance.
     pub loss: f64,
+    /// The logarithm of the loss that a learned weighting expected there, by which it was divided: 0 where there is none.
+    pub log_loss: f64,
     /// How often pictures like it are drawn by the plugin's own distribution, against how often they are by what was
     /// learned: 1 where nothing was.
     pub importance: f64,

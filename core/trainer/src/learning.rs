@@ -44,6 +44,7 @@ impl Learning {
             weight: row.weight,
             error: error.into(),
             loss: row.weight * f64::from(distance),
+            log_loss: row.log_loss,
             importance: row.importance,
         }));
         Ok(())

@@ -124,7 +124,7 @@ impl Learned for Seen {
             self.squares[bin] += match self.config.by {
                 By::Loss => o.loss * o.loss,
                 By::Gradient => o.weight * o.weight * o.error,
-            };
+            } * (-2.0 * o.log_loss).exp();
             self.counts[bin] += 1.0;
         }
         self.chances = self.chances();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn observed(quantile: f64, loss: f64) -> Observation {
-        Observation { quantile, log_snr: 0.0, weight: 1.0, error: loss, loss, importance: 1.0 }
+        Observation { quantile, log_snr: 0.0, weight: 1.0, error: loss, loss, log_loss: 0.0, importance: 1.0 }
     }
 
     #[test]

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     fn observed(log_snr: f64, loss: f64) -> Observation {
-        Observation { quantile: 0.5, log_snr, weight: 1.0, error: loss, loss, importance: 1.0 }
+        Observation { quantile: 0.5, log_snr, weight: 1.0, error: loss, loss, log_loss: 0.0, importance: 1.0 }
     }
 
     fn layer(features: usize) -> Layer {

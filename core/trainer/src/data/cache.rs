@@ -79,7 +79,7 @@ impl Cache {
         let item = &set.items[used.item];
         let Some(MaskFile { path: file, hash, of }) = &set.files[item.picture].mask else { return Ok(None) };
         let frame = Frame { framing: item.framing, ground: item.ground, mirrored: used.mirrored };
-        let path = self.path("masks", &key(&[&hex(hash), &format!("{of:?} {frame:?} {factor}")]));
+        let path = self.path("masks", &Digest::of(&[hash, format!("{of:?} {frame:?} {factor}").as_bytes()]));
         if let Some(mask) = read(&path).and_then(|mut tensors| tensors.remove("mask")) {
             return Ok(Some(mask));
         }

@@ -1,6 +1,6 @@
 //! Checkpoints: everything that a run needs to go on as if it had not stopped. A checkpoint is a folder that appears
 //! whole, by a rename, or not at all. Random numbers and the order of the data are functions of the images seen, so
-//! the weights, the optimizer's state, the average and a few counters are all there is.
+//! the weights, the optimizer's state, the average, what was learned beside them and a few counters are all there is.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
