@@ -84,7 +84,9 @@ const SAMPLER: &str = "timesteps";
 const WEIGHTING: &str = "weighting";
 
 fn put<S: Learned + ?Sized>(states: &BTreeMap<String, Tensor>, name: &str, to: &mut S) -> Result<()> {
-    let Some(state) = states.get(name) else { bail!("the checkpoint does not hold what the {name} learned") };
+    let Some(state) = states.get(name) else {
+        bail!("the checkpoint does not hold what the {name} learned: with such a recipe, start a new run (--out)")
+    };
     let numbers = state.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     to.restore(&numbers).map_err(|e| candle_core::Error::Msg(format!("what the {name} learned does not fit: {e}")))
 }

@@ -143,15 +143,7 @@ impl Checkpoints {
         }
         let progress: Progress = serde_json::from_str(&read(PROGRESS)?)
             .map_err(|e| Error::Msg(format!("{}: {e}", from.join(PROGRESS).display())))?;
-        let load = |name: &str| -> Result<BTreeMap<String, Tensor>> {
-            let files = WeightFiles::open(&[from.join(name)]).map_err(|e| {
-                Error::Msg(format!(
-                    "{}: the checkpoint is damaged; remove its folder to go on from the one before",
-                    crate::message(&e)
-                ))
-            })?;
-            files.keys().map(|k| Ok((k.to_owned(), files.tensor(k, DType::F32, &Device::Cpu)?))).collect()
-        };
+        let load = |name: &str| read_tensors(&from.join(name), DType::F32);
         let put = |values: &BTreeMap<String, Tensor>, var: &candle_core::Var, name: &str| match values.get(name) {
             Some(t) => var.set(&t.to_device(var.device())?),
             None => bail!("{}: the checkpoint has no `{name}`", from.display()),
@@ -173,11 +165,7 @@ impl Checkpoints {
     /// What the run learned beside the weights, to the bit; nothing where it learns nothing.
     pub fn learned(&self, from: &Path) -> Result<BTreeMap<String, Tensor>> {
         let path = from.join(LEARNED);
-        if !path.is_file() {
-            return Ok(BTreeMap::new());
-        }
-        let files = WeightFiles::open(&[path])?;
-        files.keys().map(|k| Ok((k.to_owned(), files.tensor(k, DType::F64, &Device::Cpu)?))).collect()
+        if path.is_file() { read_tensors(&path, DType::F64) } else { Ok(BTreeMap::new()) }
     }
 
     /// The whole checkpoints, oldest first. Leftovers of a crash end in `.tmp`, what was put aside in `.not-finite`; neither
@@ -191,6 +179,14 @@ impl Checkpoints {
         all.sort();
         Ok(all)
     }
+}
+
+fn read_tensors(path: &Path, dtype: DType) -> Result<BTreeMap<String, Tensor>> {
+    let files = WeightFiles::open(&[path]).map_err(|e| {
+        let what = crate::message(&e);
+        Error::Msg(format!("{what}: the checkpoint is damaged; remove its folder to go on from the one before"))
+    })?;
+    files.keys().map(|k| Ok((k.to_owned(), files.tensor(k, dtype, &Device::Cpu)?))).collect()
 }
 
 /// The first line in which two resolved recipes differ, for the error.
