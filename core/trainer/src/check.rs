@@ -5,6 +5,7 @@
 mod data;
 mod memory;
 mod noise;
+mod step;
 
 pub(crate) use noise::percent;
 

@@ -5,8 +5,36 @@ use candle_core::{DType, Device, Result, Tensor};
 use sconce_nn::function::function;
 use sconce_sdk::Distance;
 
+use crate::step::Row;
+
+/// How a run measures the error of an output.
+pub struct Measure<'a> {
+    /// How an element's error counts by its size.
+    pub distance: &'a dyn Distance,
+    /// How much each place counts, B 1 H W; `None`: all alike.
+    pub mask: Option<&'a Tensor>,
+}
+
+impl Measure<'_> {
+    /// The mean distance of each sample, B, in the graph. `difference` is B C H W.
+    pub fn distance(&self, difference: &Tensor, rows: &[Row]) -> Result<Tensor> {
+        let widths: Vec<f64> = rows.iter().map(|r| self.distance.width(r.t, &r.noise)).collect();
+        self.mean(distance(self.distance, difference, &widths)?)
+    }
+
+    /// The mean squared error of each sample, B, outside the graph.
+    pub fn squared_error(&self, difference: &Tensor) -> Result<Tensor> {
+        self.mean(difference.detach().sqr()?)
+    }
+
+    fn mean(&self, each: Tensor) -> Result<Tensor> {
+        let each = self.mask.map_or(Ok(each.clone()), |mask| each.broadcast_mul(mask))?;
+        each.flatten_from(1)?.mean(1)
+    }
+}
+
 /// rho_c(difference), element by element, with one width c for each sample: B C H W to the same.
-pub fn distance(of: &dyn Distance, difference: &Tensor, widths: &[f64]) -> Result<Tensor> {
+fn distance(of: &dyn Distance, difference: &Tensor, widths: &[f64]) -> Result<Tensor> {
     let (shape, dtype, device) = (difference.shape(), difference.dtype(), difference.device());
     let values = difference.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     let each = (values.len() / widths.len().max(1)).max(1);

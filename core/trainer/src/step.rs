@@ -2,16 +2,15 @@
 //! rows go to the device together, and nothing here knows a plugin's or a model's name.
 
 use candle_core::{DType, Result, Tensor};
-use sconce_sdk::{Distance, Noise, Objective, Schedule, TimestepSampler, Weighting};
+use sconce_sdk::{Noise, Objective, Schedule, TimestepSampler, Weighting};
 
 use crate::cond::Cond;
-use crate::distance::distance;
+use crate::distance::Measure;
 use crate::learning::Learning;
 use crate::model::Backbone;
 use crate::noise::Drawn;
 
 /// The decisions of a run that the step follows.
-#[derive(Clone, Copy)]
 pub struct Process<'a> {
     /// alpha and sigma over time.
     pub schedule: &'a dyn Schedule,
@@ -21,8 +20,6 @@ pub struct Process<'a> {
     pub weighting: &'a dyn Weighting,
     /// Which times are drawn.
     pub timesteps: &'a dyn TimestepSampler,
-    /// How far an output is from its target.
-    pub distance: &'a dyn Distance,
 }
 
 /// The scalars of one sample.
@@ -42,18 +39,6 @@ pub struct Row {
     pub importance: f64,
     /// The learned logarithm u of the loss to expect: L becomes L/e^u + u.
     pub log_loss: f64,
-}
-
-/// A batch on the device.
-pub struct Batch<'a> {
-    /// Clean latents, B C H W.
-    pub x0: &'a Tensor,
-    /// Their noise.
-    pub eps: &'a Drawn,
-    /// What conditions the network.
-    pub cond: &'a Cond,
-    /// How much each place counts, B 1 H W; `None`: all alike.
-    pub mask: Option<&'a Tensor>,
 }
 
 /// What one forward pass gives, B each.
@@ -84,9 +69,16 @@ impl Process<'_> {
         Row { importance, log_loss: learning.log_loss(row.noise.log_snr()), ..row }
     }
 
-    /// The loss of a batch, one row a sample.
-    pub fn loss(&self, model: &dyn Backbone, batch: &Batch, rows: &[Row]) -> Result<Losses> {
-        let Batch { x0, eps, cond, mask } = batch;
+    /// The loss of clean latents `x0` (B C H W) under the noise `eps`, one row a sample.
+    pub fn loss(
+        &self,
+        model: &dyn Backbone,
+        x0: &Tensor,
+        eps: &Drawn,
+        cond: &Cond,
+        measure: &Measure,
+        rows: &[Row],
+    ) -> Result<Losses> {
         let column = |f: &dyn Fn(&Row) -> f64| {
             let values: Vec<f32> = rows.iter().map(|r| f(r) as f32).collect();
             Tensor::from_vec(values, (rows.len(), 1, 1, 1), x0.device())
@@ -104,16 +96,11 @@ impl Process<'_> {
         let output = model.forward(&input, &time, cond)?.to_dtype(DType::F32)?;
 
         let difference = (output - y)?; // B C H W
-        let mean = |each: Tensor| match mask {
-            Some(mask) => each.broadcast_mul(mask)?.flatten_from(1)?.mean(1),
-            None => each.flatten_from(1)?.mean(1),
-        };
-        let widths: Vec<f64> = rows.iter().map(|r| self.distance.width(r.t, &r.noise)).collect();
-        let distance = mean(distance(self.distance, &difference, &widths)?)?; // B
+        let distance = measure.distance(&difference, rows)?; // B
         let factor = column(&|r| r.importance * r.weight / r.log_loss.exp())?.flatten_all()?;
         let more = column(&|r| r.importance * r.log_loss)?.flatten_all()?;
         let weighted = ((&distance * factor)? + more)?;
-        Ok(Losses { weighted, distance: distance.detach(), error: mean(difference.detach().sqr()?)? })
+        Ok(Losses { weighted, distance: distance.detach(), error: measure.squared_error(&difference)? })
     }
 }
 

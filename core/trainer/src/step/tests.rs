@@ -6,7 +6,7 @@ use candle_core::{Device, Var};
 use sconce_nn::Store;
 use sconce_nn::rng::Stream;
 use sconce_nn::store::Source;
-use sconce_sdk::{Learned, Observation, SamplerState, WeightingState};
+use sconce_sdk::{Distance, Learned, Observation, SamplerState, WeightingState};
 
 use super::*;
 use crate::model::Recompute;
@@ -96,8 +96,7 @@ impl WeightingState for State {
     }
 }
 
-const PROCESS: Process<'static> =
-    Process { schedule: &Plain, objective: &Plain, weighting: &Plain, timesteps: &Plain, distance: &Plain };
+const PROCESS: Process<'static> = Process { schedule: &Plain, objective: &Plain, weighting: &Plain, timesteps: &Plain };
 
 fn gain() -> Result<Gain> {
     let store = Store::new("unet", Source::Shapes, DType::F32, &Device::Cpu);
@@ -107,7 +106,7 @@ fn gain() -> Result<Gain> {
 fn loss(model: &Gain, rows: &[Row], mask: Option<&Tensor>) -> Result<Losses> {
     let random = |purpose| Stream::new(1, purpose).normal((2, 3, 4, 4), &Device::Cpu);
     let (x0, eps) = (random("x0")?, Drawn::plain(random("eps")?));
-    PROCESS.loss(model, &Batch { x0: &x0, eps: &eps, cond: &Cond::default(), mask }, rows)
+    PROCESS.loss(model, &x0, &eps, &Cond::default(), &Measure { distance: &Plain, mask }, rows)
 }
 
 #[test]

@@ -13,11 +13,12 @@ use super::run::{Event, Job, Observer, PartLoss, Task, Update};
 use super::weights::Weights;
 use crate::cond::Cond;
 use crate::data::{Cache, Dropped, Encoded, Mirrored, Order, Set, Use};
+use crate::distance::Measure;
 use crate::learning::Learning;
 use crate::model::PromptUse;
-use crate::noise::{self, Drawn};
+use crate::noise::{Batch, Drawn};
 use crate::recipe::Normalise;
-use crate::step::{Batch, Process, Row};
+use crate::step::{Process, Row};
 use crate::stratified::stratified;
 
 /// Encoded pictures and captions kept in memory, at most; the rest is read from the cache each time.
@@ -227,13 +228,7 @@ impl<'a> DenoiserTask<'a> {
 
     fn process(&self) -> Process<'a> {
         let r = self.job.recipe;
-        Process {
-            schedule: &*r.schedule,
-            objective: &*r.objective,
-            weighting: &*r.weighting,
-            timesteps: &*r.timesteps,
-            distance: &*r.distance,
-        }
+        Process { schedule: &*r.schedule, objective: &*r.objective, weighting: &*r.weighting, timesteps: &*r.timesteps }
     }
 
     fn stream(&self, purpose: &str) -> Stream {
@@ -253,10 +248,10 @@ impl Task for DenoiserTask<'_> {
         let x0 = self.latents(batch, Some(&self.stream("posterior").at(at, 0)))?;
         let levels: Vec<_> = rows.iter().map(|r| r.noise).collect();
         let seed = self.job.recipe.train.seed;
-        let eps = self.job.recipe.noise.draw(&noise::Batch { x0: &x0, levels: &levels, seed, images_seen: at })?;
+        let eps = self.job.recipe.noise.draw(&Batch { x0: &x0, levels: &levels, seed, images_seen: at })?;
         let (cond, mask) = (self.conditions(batch)?, self.masks(batch)?);
-        let batch = Batch { x0: &x0, eps: &eps, cond: &cond, mask: mask.as_ref() };
-        let losses = process.loss(&**self.job.model.backbone(), &batch, &rows)?;
+        let measure = Measure { distance: &*self.job.recipe.distance, mask: mask.as_ref() };
+        let losses = process.loss(&**self.job.model.backbone(), &x0, &eps, &cond, &measure, &rows)?;
         self.learning.see(&rows, &losses)?;
         Ok(PartLoss { sum: losses.weighted.sum_all()?, parts: by_log_snr(&rows, &losses.error)? })
     }
@@ -289,6 +284,7 @@ impl Task for DenoiserTask<'_> {
             let batch: Vec<Use> = items.iter().map(|&item| plain(item)).collect();
             let (x0, cond) = (self.latents(&batch, None)?, self.conditions(&batch)?);
             let (cond, mask) = (cond.map(|t| Ok(t.detach()))?, self.masks(&batch)?);
+            let measure = Measure { distance: &*self.job.recipe.distance, mask: mask.as_ref() };
             for (q, error) in errors.iter_mut().enumerate() {
                 let rows = vec![process.row((q as f64 + 0.5) / quantiles as f64); batch.len()];
                 let noise = |&item: &usize| {
@@ -296,8 +292,8 @@ impl Task for DenoiserTask<'_> {
                     stream.normal(&x0.dims()[1..], &self.device)
                 };
                 let eps = Tensor::stack(&items.iter().map(noise).collect::<Result<Vec<_>>>()?, 0)?;
-                let batch = Batch { x0: &x0, eps: &Drawn::plain(eps), cond: &cond, mask: mask.as_ref() };
-                let losses = process.loss(&**self.job.model.backbone(), &batch, &rows)?;
+                let eps = Drawn::plain(eps);
+                let losses = process.loss(&**self.job.model.backbone(), &x0, &eps, &cond, &measure, &rows)?;
                 weighted += sum(&losses.weighted)?;
                 *error += sum(&losses.error)?;
             }
