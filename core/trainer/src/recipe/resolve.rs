@@ -210,6 +210,11 @@ fn absolute(layer: &mut Map<String, Value>, base: &Path) {
         }
     };
     anchor(layer.get_mut("model").and_then(|m| m.get_mut("path")));
+    let mut schedule = layer.get_mut("schedule");
+    while let Some(table) = schedule {
+        anchor(table.get_mut("file"));
+        schedule = table.get_mut("of");
+    }
     anchor(layer.get_mut("data").and_then(|d| d.get_mut("cache")));
     anchor(layer.get_mut("output").and_then(|o| o.get_mut("dir")));
     // `--set data.source.0.path=x` is a table with the key `0`.

@@ -50,7 +50,7 @@ double!(Weighting, Clamp, "clamp", { gamma: f64 = 5.0 }, impl Weighting for Clam
     fn on_x0(&self, l: f64) -> f64 { l.exp().min(self.gamma) }
 });
 double!(TimestepSampler, Even, "uniform", {}, impl TimestepSampler for Even {
-    fn quantile(&self, u: f64) -> f64 { u }
+    fn quantile(&self, u: f64, _: &dyn Schedule) -> f64 { u }
 });
 double!(EmaStrategy, NoEma, "none", {}, impl EmaStrategy for NoEma {
     fn decay(&self, _: u64, _: u64) -> Option<f64> { None }
