@@ -55,6 +55,11 @@ fn help_pages() {
 fn list_and_show() {
     let place = place();
     snapshot("list-weighting", &place.run(&["list", "weighting"]));
+    snapshot("list-schedule", &place.run(&["list", "schedule"]));
+    snapshot("list-timesteps", &place.run(&["list", "timesteps"]));
+    snapshot("list-lr", &place.run(&["list", "lr"]));
+    snapshot("show-table", &place.run(&["show", "schedule", "table"]));
+    snapshot("show-log-normal-sigma", &place.run(&["show", "timesteps", "log-normal-sigma"]));
     snapshot("list-unknown", &place.run(&["list", "wieghting"]));
     snapshot("show-min-snr", &place.run(&["show", "weighting", "min-snr"]));
     snapshot("show-zero-terminal-json", &place.run(&["show", "schedule", "zero-terminal", "--json"]));
@@ -143,6 +148,18 @@ fn a_conversion() {
         &["--set", "model.convert=true"],
     );
     with("check-nothing-converted", "", &["--set", "model.convert=true"]);
+}
+
+#[test]
+fn noise_of_other_papers() {
+    let convert = &["--set", "model.convert=true"];
+    let edm = "[schedule]\ntype = \"edm\"\n[timesteps]\ntype = \"log-normal-sigma\"\n";
+    with("check-edm", &format!("{edm}[objective]\ntype = \"edm\"\n[weighting]\ntype = \"edm\"\n"), convert);
+    with("check-large-input", &format!("{edm}[objective]\ntype = \"v\"\n"), convert);
+    let flux = "[schedule]\ntype = \"flux-shift\"\n[objective]\ntype = \"flow\"\n[timesteps]\ntype = \"mode\"\n";
+    with("check-size", flux, convert);
+    with("check-rising", "[schedule]\ntype = \"table\"\nbetas = [0.1, 0.2, 1e-17]\n", convert);
+    with("bad-table", "[schedule]\ntype = \"table\"\nfile = \"nothing.json\"\n", convert);
 }
 
 #[test]

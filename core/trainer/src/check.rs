@@ -191,6 +191,10 @@ pub fn in_one_line(table: &Value) -> String {
                 fields => format!("{name} {{ {fields} }}").trim_start().to_owned(),
             }
         }
+        Value::Array(items) if items.len() > 8 => {
+            let (first, last) = (in_one_line(&items[0]), in_one_line(&items[items.len() - 1]));
+            format!("[{first} … {last}: {} values]", items.len())
+        }
         Value::String(text) if text.contains(char::is_whitespace) => format!("\"{text}\""),
         Value::String(text) => text.clone(),
         other => other.to_string(),

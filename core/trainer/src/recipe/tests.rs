@@ -86,6 +86,7 @@ double!(Family, Toy, "toy", {}, impl Family for Toy {
             spacing: json!({"type": "leading", "offset": 3}),
             solver: json!({"type": "step"}),
             resolution_px: 64,
+            latent_px: 8,
             evidence: BTreeMap::from([("schedule".into(), "scheduler_config.json: left".into())]),
         })
     }
