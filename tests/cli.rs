@@ -158,6 +158,9 @@ fn noise_of_other_papers() {
     with("check-large-input", &format!("{edm}[objective]\ntype = \"v\"\n"), convert);
     let flux = "[schedule]\ntype = \"flux-shift\"\n[objective]\ntype = \"flow\"\n[timesteps]\ntype = \"mode\"\n";
     with("check-size", flux, convert);
+    let steep =
+        "[schedule]\ntype = \"rectified-flow\"\n[objective]\ntype = \"flow\"\n[weighting]\ntype = \"sigma_sqrt\"\n";
+    with("check-steep", steep, convert);
     with("check-rising", "[schedule]\ntype = \"table\"\nbetas = [0.1, 0.2, 1e-17]\n", convert);
     with("bad-table", "[schedule]\ntype = \"table\"\nfile = \"nothing.json\"\n", convert);
 }

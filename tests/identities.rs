@@ -179,7 +179,7 @@ fn densities_are_the_formulas_of_stable_diffusion_3() {
         let want = normal(logit, m, s) / (t * (1.0 - t));
         near(density(json!({ "type": "logit-normal", "mean": m, "std": s }), t), want, 1e-10);
         near(density(json!("cosmap"), t), 2.0 / (PI - 2.0 * PI * t + 2.0 * PI * t * t), 1e-10);
-        for scale in [-1.0, -0.4, 0.81, 1.29, 1.75] {
+        for scale in [-0.9, -0.4, 0.81, 1.29, 1.6] {
             // |d f⁻¹/dt| of the published f, inverted and differentiated by numbers.
             let f = |u: f64| 1.0 - u - scale * ((FRAC_PI_2 * u).cos().powi(2) - 1.0 + u);
             let inverse = |t: f64| {

@@ -45,11 +45,19 @@ impl Cosine {
         let signal = move |i| ((share(i) + offset) / (1.0 + offset) * FRAC_PI_2).cos().powi(2);
         (0..steps).map(move |i| (1.0 - signal(i + 1) / signal(i)).min(largest_beta))
     }
+
+    fn table(&self) -> &Discrete {
+        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
+    }
 }
 
 impl Schedule for Cosine {
     fn at(&self, t: f64) -> Noise {
-        self.table.get_or_init(|| Discrete::from_betas(self.betas())).at(t)
+        self.table().at(t)
+    }
+
+    fn t_of(&self, log_snr: f64) -> f64 {
+        self.table().t_of(log_snr)
     }
 
     fn grid(&self) -> Option<usize> {

@@ -56,6 +56,18 @@ impl Discrete {
         noise
     }
 
+    /// The time of a log-SNR: [`Discrete::at`] the other way round.
+    pub fn t_of(&self, log_snr: f64) -> f64 {
+        let k = self.log_snr.partition_point(|point| *point > log_snr);
+        let Some(&to) = self.log_snr.get(k) else { return 1.0 };
+        let w = match k.checked_sub(1).map(|j| self.log_snr[j]) {
+            None => sigma_of(log_snr) / sigma_of(to),
+            Some(from) if to == f64::NEG_INFINITY => 1.0 - alpha_of(log_snr) / alpha_of(from),
+            Some(from) => (from - log_snr) / (from - to),
+        };
+        (k as f64 + w) / self.len() as f64
+    }
+
     /// At the share `w` of the way through cell k, which ends at point k.
     fn in_cell(&self, k: usize, w: f64) -> Noise {
         let per_t = self.len() as f64;

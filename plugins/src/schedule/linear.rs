@@ -41,11 +41,19 @@ impl Linear {
         let Self { beta_start, beta_end, steps, .. } = *self;
         (0..steps).map(move |i| beta_start + (beta_end - beta_start) * i as f64 / (steps - 1) as f64)
     }
+
+    fn table(&self) -> &Discrete {
+        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
+    }
 }
 
 impl Schedule for Linear {
     fn at(&self, t: f64) -> Noise {
-        self.table.get_or_init(|| Discrete::from_betas(self.betas())).at(t)
+        self.table().at(t)
+    }
+
+    fn t_of(&self, log_snr: f64) -> f64 {
+        self.table().t_of(log_snr)
     }
 
     fn grid(&self) -> Option<usize> {

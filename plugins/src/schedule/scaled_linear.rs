@@ -42,11 +42,19 @@ impl ScaledLinear {
         let (from, to, steps) = (self.beta_start.sqrt(), self.beta_end.sqrt(), self.steps);
         (0..steps).map(move |i| (from + (to - from) * i as f64 / (steps - 1) as f64).powi(2))
     }
+
+    fn table(&self) -> &Discrete {
+        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
+    }
 }
 
 impl Schedule for ScaledLinear {
     fn at(&self, t: f64) -> Noise {
-        self.table.get_or_init(|| Discrete::from_betas(self.betas())).at(t)
+        self.table().at(t)
+    }
+
+    fn t_of(&self, log_snr: f64) -> f64 {
+        self.table().t_of(log_snr)
     }
 
     fn grid(&self) -> Option<usize> {

@@ -43,11 +43,19 @@ impl SigmoidBetas {
         let logistic = move |i: usize| 1.0 / (1.0 + (6.0 - 12.0 * i as f64 / (steps - 1) as f64).exp());
         (0..steps).map(move |i| beta_start + (beta_end - beta_start) * logistic(i))
     }
+
+    fn table(&self) -> &Discrete {
+        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
+    }
 }
 
 impl Schedule for SigmoidBetas {
     fn at(&self, t: f64) -> Noise {
-        self.table.get_or_init(|| Discrete::from_betas(self.betas())).at(t)
+        self.table().at(t)
+    }
+
+    fn t_of(&self, log_snr: f64) -> f64 {
+        self.table().t_of(log_snr)
     }
 
     fn grid(&self) -> Option<usize> {

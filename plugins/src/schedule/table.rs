@@ -13,7 +13,7 @@ use super::{Cosine, Discrete, Linear, ScaledLinear, SigmoidBetas};
 /// read once, and the resolved recipe holds them, so that a run does not change with the file.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, try_from = "Source", into = "Source")]
-#[schemars(example = serde_json::json!({ "betas": [0.05, 0.2, 0.5, 0.9] }))]
+#[schemars(example = serde_json::json!({ "betas": [0.001, 0.02, 0.2, 0.6, 0.9] }))]
 #[schemars(example = serde_json::json!({ "sigmas": [0.03, 0.4, 2.0, 14.6] }))]
 pub struct Table {
     points: Points,
@@ -133,13 +133,22 @@ fn without_terminal_signal(betas: &[f64]) -> Vec<f64> {
     (0..betas.len()).map(|k| 1.0 - (rescaled(k + 1) / rescaled(k)).powi(2)).collect()
 }
 
-impl Schedule for Table {
-    fn at(&self, t: f64) -> Noise {
-        let make = || match &self.points {
+impl Table {
+    fn table(&self) -> &Discrete {
+        self.table.get_or_init(|| match &self.points {
             Points::Betas(betas) => Discrete::from_betas(betas.iter().copied()),
             Points::Sigmas(sigmas) => Discrete::from_sigmas(sigmas.iter().copied()),
-        };
-        self.table.get_or_init(make).at(t)
+        })
+    }
+}
+
+impl Schedule for Table {
+    fn at(&self, t: f64) -> Noise {
+        self.table().at(t)
+    }
+
+    fn t_of(&self, log_snr: f64) -> f64 {
+        self.table().t_of(log_snr)
     }
 
     fn grid(&self) -> Option<usize> {

@@ -13,6 +13,8 @@ const DRAWS: usize = 10_000;
 const NOISY: f64 = 0.9;
 /// The noisy end is starved with less than this of the loss's weight (uniform draws of equal weight: 0.1).
 const STARVED: f64 = 0.02;
+/// Training is by luck with more of the loss's weight on one draw in ten thousand than this.
+const LUCK: f64 = 0.05;
 /// Recovery of x0 with coefficients above this divides by nothing.
 const BLOWS_UP: f64 = 1e6;
 
@@ -76,7 +78,10 @@ fn sound(resolved: &Resolved, process: &Process, report: &mut Report) -> bool {
         return false;
     }
     let time = |i: u32| process.timesteps.quantile(f64::from(i) / 1000.0, process.schedule);
-    let drawn = |i: &u32| (0.0..=1.0).contains(&time(*i)) && (*i == 0 || time(*i) >= time(i - 1));
+    let drawn = |i: &u32| {
+        let known = !process.timesteps.cumulative(time(*i), process.schedule).is_nan();
+        known && (0.0..=1.0).contains(&time(*i)) && (*i == 0 || time(*i) >= time(i - 1))
+    };
     if let Some(i) = (0..1000).find(|i| !drawn(i)) {
         report.refuse(
             "not-timesteps",
@@ -130,12 +135,7 @@ fn by_size(resolved: &Resolved) -> String {
     }
     let here = side_px(resolved);
     let at = |px: u32| format!("{} at {px} px", figure(sized(resolved, px).at(0.5).snr()));
-    format!(
-        "\nby the picture's size: SNR at t = 0.5 is {} (here: the above), {}, {}",
-        at(here),
-        at(here / 2),
-        at(here * 2)
-    )
+    format!("\nby the picture's size: SNR at t = 0.5 is {}, {} (told here), {}", at(here / 2), at(here), at(here * 2))
 }
 
 /// Warns where the network is given numbers of another size than it can take.
@@ -226,7 +226,7 @@ fn fitting(noise: &Noise) -> Vec<&'static str> {
 /// Where the draws and the loss's weight are, by tenths of t.
 fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
     let (mut draws, mut weight) = ([0.0; 10], [0.0; 10]);
-    let (mut noisy_draws, mut noisy_weight, mut sum, mut bad) = (0.0, 0.0, 0.0, None);
+    let (mut noisy_draws, mut noisy_weight, mut sum, mut bad, mut heaviest) = (0.0, 0.0, 0.0, None, (0.0, 0.0));
     for i in 0..DRAWS {
         let row = process.row((i as f64 + 0.5) / DRAWS as f64);
         if !(row.weight.is_finite() && row.weight >= 0.0) {
@@ -238,6 +238,9 @@ fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
         draws[tenth] += 1.0 / DRAWS as f64;
         weight[tenth] += row.weight;
         sum += row.weight;
+        if row.weight > heaviest.0 {
+            heaviest = (row.weight, row.t);
+        }
         if row.t > NOISY + 1e-9 {
             noisy_draws += 1.0 / DRAWS as f64;
             noisy_weight += row.weight;
@@ -282,6 +285,19 @@ fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
         ),
         json!({ "table": recipe.weighting, "by_tenth_of_t": weight, "above_0.9": share }),
     );
+    if heaviest.0 > LUCK * sum {
+        report.warn(
+            "few-draws-decide",
+            format!(
+                "of {DRAWS} even draws the one at t = {} has {} of the loss's weight: the weighting `{}` grows without bound there, and \
+                 single pictures decide what is learned",
+                figure(heaviest.1),
+                percent(heaviest.0 / sum),
+                recipe.weighting.name(),
+            ),
+            "take another weighting, or timesteps that leave this end out",
+        );
+    }
     if process.schedule.at(1.0).alpha == 0.0 && share < STARVED {
         report.warn(
             "starved-noise",
