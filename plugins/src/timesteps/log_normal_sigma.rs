@@ -2,10 +2,9 @@
 
 use std::f64::consts::PI;
 
-use libm::erfc;
 use sconce_sdk::prelude::*;
 
-use super::probit::probit;
+use super::probit::{normal, probit};
 use crate::range;
 
 /// ln(sigma/alpha) is normal (Karras et al. 2022, table 1 and section 5), within what the schedule has: the same noise levels
@@ -26,11 +25,6 @@ impl Default for LogNormalSigma {
     fn default() -> Self {
         Self { p_mean: -1.2, p_std: 1.2 }
     }
-}
-
-/// The normal distribution function.
-fn normal(x: f64) -> f64 {
-    0.5 * erfc(-x / 2f64.sqrt())
 }
 
 impl LogNormalSigma {

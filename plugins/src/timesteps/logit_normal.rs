@@ -2,10 +2,9 @@
 
 use std::f64::consts::PI;
 
-use libm::erfc;
 use sconce_sdk::prelude::*;
 
-use super::probit::probit;
+use super::probit::{normal, probit};
 use crate::range;
 
 /// The logit of t is normal (Esser et al. 2024, section 3.1): times in the middle, where the task is hardest, are drawn
@@ -40,12 +39,12 @@ impl TimestepSampler for LogitNormal {
     }
 
     fn cumulative(&self, t: f64, _: &dyn Schedule) -> f64 {
-        0.5 * erfc(-self.score(t) / 2f64.sqrt())
+        normal(self.score(t))
     }
 
     fn density(&self, t: f64, _: &dyn Schedule) -> f64 {
-        let normal = (-0.5 * self.score(t).powi(2)).exp() / (self.std * (2.0 * PI).sqrt());
-        if normal == 0.0 { 0.0 } else { normal / (t * (1.0 - t)) }
+        let of_logit = (-0.5 * self.score(t).powi(2)).exp() / (self.std * (2.0 * PI).sqrt());
+        if of_logit == 0.0 { 0.0 } else { of_logit / (t * (1.0 - t)) }
     }
 }
 
