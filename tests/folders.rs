@@ -330,6 +330,8 @@ fn schedules_that_the_format_has_no_name_for_come_back_by_their_numbers() -> Res
     ] {
         let trained_as = Native { schedule: schedule.clone(), ..model.native().clone() };
         save_as(&*model, folder.path(), &trained_as, DType::F32)?;
+        let objective = json!({ "type": "edm", "sigma_data": 0.7 });
+        let edm = Native { objective: objective.clone(), ..trained_as.clone() };
         let said = made(&family.native(folder.path())?.schedule);
         let side = (trained_as.resolution_px / trained_as.latent_px) as usize;
         let (said, own) = (said.sized(side, side), made(&schedule).sized(side, side));
@@ -337,6 +339,10 @@ fn schedules_that_the_format_has_no_name_for_come_back_by_their_numbers() -> Res
         for t in (1..=points).map(|i| i as f64 / points as f64) {
             let share = |s: &Choice<dyn Schedule>| s.at(t).alpha / s.at(t).alpha.hypot(s.at(t).sigma);
             assert!((share(&said) - share(&own)).abs() < 1e-9, "{schedule} at {t}: {} {}", share(&said), share(&own));
+        }
+        if said.grid().is_some() {
+            save_as(&*model, folder.path(), &edm, DType::F32)?;
+            assert_eq!(family.native(folder.path())?.objective, objective);
         }
     }
     Ok(())

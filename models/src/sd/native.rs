@@ -274,6 +274,8 @@ fn objective(facts: &mut Facts) -> Result<Value> {
         "v_prediction" => "v",
         "sample" => "x0",
         "flow_prediction" => "flow",
+        // Not diffusers' word: what a saved folder says where diffusers has none, so that it refuses the folder.
+        "edm" => return Ok(json!({ "type": "edm", "sigma_data": facts.get("sigma_data", 0.5) })),
         other => bail!("{SCHEDULER}: `prediction_type` = {other:?} is not supported"),
     };
     Ok(json!({ "type": name }))

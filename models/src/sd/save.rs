@@ -155,6 +155,9 @@ pub fn scheduler(old: &Map<String, Value>, loaded: &Native, trained: &Native) ->
     let class = class(old, loaded, trained, zero_terminal, kind(schedule).starts_with("rectified-flow"));
     set("_class_name", json!(class));
     set("prediction_type", json!(prediction));
+    if let Some(deviation) = trained.objective.get("sigma_data") {
+        set("sigma_data", deviation.clone());
+    }
     set("rescale_betas_zero_snr", json!(zero_terminal));
     set("clip_sample", json!(trained.solver.get("clip").is_some()));
     if let Some(bound) = trained.solver.get("clip") {

@@ -138,7 +138,7 @@ fn by_size(resolved: &Resolved) -> String {
     format!("\nby the picture's size: SNR at t = 0.5 is {}, {} (told here), {}", at(here / 2), at(here), at(here * 2))
 }
 
-/// Warns where the network is given numbers of another size than it can take.
+/// Refuses where the network is given numbers of another size than it can take, which no saved scheduler could tell either.
 fn inputs(resolved: &Resolved, process: &Process, report: &mut Report) {
     let recipe = &resolved.recipe;
     let largest = |objective: &dyn Objective| {
@@ -153,7 +153,7 @@ fn inputs(resolved: &Resolved, process: &Process, report: &mut Report) {
     let all = registry::of_kind(<dyn Objective>::NAME).unwrap_or_default();
     let scales = |name: &str| Choice::<dyn Objective>::named(name).is_ok_and(|o| largest(&*o).0 <= LARGE);
     let scaling: Vec<&str> = all.iter().map(|p| p.name).filter(|name| scales(name)).collect();
-    report.warn(
+    report.refuse(
         "large-input",
         format!(
             "the network is given inputs of deviation {} at t = {} (for data of deviation 1): the schedule `{}` does not keep \
