@@ -23,7 +23,7 @@ const LARGE: f64 = 3.0;
 
 pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     let recipe = &resolved.recipe;
-    let schedule = sized(resolved, side_px(resolved));
+    let schedule = resolved.schedule(resolved.side_px());
     let process = Process {
         schedule: &*schedule,
         objective: &*recipe.objective,
@@ -43,17 +43,6 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     if recipe.model.random_seed.is_none() {
         conversion(resolved, report);
     }
-}
-
-/// The side of a square picture of the data.
-fn side_px(resolved: &Resolved) -> u32 {
-    resolved.recipe.data.source.first().and_then(|s| s.resolution_px).unwrap_or(resolved.native.resolution_px)
-}
-
-/// The recipe's schedule for square pictures of this side.
-fn sized(resolved: &Resolved, side_px: u32) -> Choice<dyn Schedule> {
-    let side = (side_px / resolved.native.latent_px.max(1)).max(1) as usize;
-    resolved.recipe.schedule.sized(side, side)
 }
 
 /// Refuses parameters by which log-SNR does not fall, or times are drawn that are none.
@@ -133,8 +122,8 @@ fn by_size(resolved: &Resolved) -> String {
     if resolved.recipe.schedule.at_size(1, 1).is_none() {
         return String::new();
     }
-    let here = side_px(resolved);
-    let at = |px: u32| format!("{} at {px} px", figure(sized(resolved, px).at(0.5).snr()));
+    let here = resolved.side_px();
+    let at = |px: u32| format!("{} at {px} px", figure(resolved.schedule(px).at(0.5).snr()));
     format!("\nby the picture's size: SNR at t = 0.5 is {}, {} (told here), {}", at(here / 2), at(here), at(here * 2))
 }
 
@@ -332,7 +321,7 @@ fn keeping(process: &Process, draws: f64) -> Vec<&'static str> {
 fn sampling(resolved: &Resolved, singular: bool, report: &mut Report) {
     let (recipe, sampling) = (&resolved.recipe, &resolved.recipe.sampling);
     let side = recipe.preview.as_ref().and_then(|p| p.height_px).unwrap_or(resolved.native.resolution_px);
-    let schedule = sized(resolved, side);
+    let schedule = resolved.schedule(side);
     let levels = sampling.solver.levels(&*sampling.spacing, &*schedule, sampling.steps);
     let (Some(first), [asked @ .., _]) = (levels.first(), levels.as_slice()) else { return };
     report.fact(
