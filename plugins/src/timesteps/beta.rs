@@ -2,7 +2,7 @@
 
 use sconce_sdk::prelude::*;
 
-use super::incomplete_beta::{incomplete_beta, ln_beta};
+use crate::beta::{incomplete_beta, ln_beta};
 use crate::range;
 
 /// t follows a beta distribution, whose density is t^(alpha - 1) (1 - t)^(beta - 1) but for a factor: both above 1 favour the

@@ -4,7 +4,6 @@
 mod beta;
 mod cosmap;
 mod fixed_list;
-mod incomplete_beta;
 mod log_normal_sigma;
 mod logit_normal;
 mod mode;
