@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use candle_core::{Device, Error, Result, Tensor, bail};
 use sconce_nn::weights::{WeightFiles, save, write_atomic};
 use serde::{Deserialize, Serialize};
 
@@ -145,10 +145,10 @@ impl Checkpoints {
                     crate::message(&e)
                 ))
             })?;
-            files.keys().map(|k| Ok((k.to_owned(), files.tensor(k, DType::F32, &Device::Cpu)?))).collect()
+            files.keys().map(|k| Ok((k.to_owned(), files.stored(k, &Device::Cpu)?))).collect()
         };
         let put = |values: &BTreeMap<String, Tensor>, var: &candle_core::Var, name: &str| match values.get(name) {
-            Some(t) => var.set(&t.to_device(var.device())?),
+            Some(t) => var.set(&t.to_dtype(var.dtype())?.to_device(var.device())?),
             None => bail!("{}: the checkpoint has no `{name}`", from.display()),
         };
         let values = load(WEIGHTS)?;
