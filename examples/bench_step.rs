@@ -124,7 +124,7 @@ fn run(args: &Args) -> Result<()> {
     let time = Tensor::new(time, &Device::Cpu)?; // B
     let cond = conditions(args, unet.config(), &json, normal)?;
 
-    let mut step = || {
+    let step = || {
         let output = unet.forward(&x, &time, &cond)?.to_dtype(DType::F32)?; // B C H W
         let loss = (output - &target)?.sqr()?.mean_all()?;
         let mut grads = match args.gradients {

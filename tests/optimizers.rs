@@ -36,9 +36,10 @@ fn weight(name: &str, shape: &[usize]) -> Result<Var> {
 
 fn gradient(name: &str, shape: &[usize], update: usize) -> Result<Tensor> {
     let scale = 10f64.powi(update as i32 % 3 - 2) * (1 + name.len()) as f64;
-    let mut values = formula::probe("gradients", &format!("{name}/{update}"), shape);
-    for (i, g) in values.iter_mut().enumerate() {
-        *g = if i % 11 == 3 { 0.0 } else { *g * scale as f32 };
+    let mut values = formula::probe("gradients", name, shape);
+    let changing = formula::probe("gradients", &format!("{name}/{update}"), shape);
+    for (i, (g, part)) in values.iter_mut().zip(changing).enumerate() {
+        *g = if i % 11 == 3 { 0.0 } else { (*g + 0.5 * part) * scale as f32 };
     }
     Tensor::from_vec(values, shape, CPU)
 }
@@ -54,12 +55,10 @@ fn error(got: &[f32], expected: &[f32]) -> f64 {
     worst / square.sqrt()
 }
 
-/// How far a case may be from its reference. The formulas are the same, but for Muon's iteration in bf16, and for codes of
-/// 8-bit states that lie between two values and may fall to the other.
+/// How far a case may be from its reference: the formulas are the same, but where PyTorch runs Muon's iteration in bf16.
 fn tolerance(case: &str) -> f64 {
     match case {
         "muon-bf16" => 1e-2,
-        _ if case.starts_with("muon") => 2e-6,
         _ => 1e-6,
     }
 }

@@ -223,9 +223,11 @@ fn block_grads(
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
     use crate::gradcheck::pseudo_random;
-    use candle_core::TensorId;
+    use crate::ops::linear;
 
     fn var(shape: &[usize], seed: u64) -> Var {
         Var::from_tensor(&pseudo_random(shape, seed).unwrap()).unwrap()
@@ -338,6 +340,42 @@ mod tests {
         let error = out.backward().unwrap_err().to_string();
         assert!(error.contains("checkpoint::backward"), "{error}");
         backward(&out).unwrap();
+    }
+
+    #[test]
+    fn a_gradient_is_taken_once_and_whole() {
+        let (w, shared, x) = (var(&[6, 6], 1), var(&[6, 6], 2), var(&[3, 6], 3));
+        let loss = || {
+            let (a, b) = (w.clone(), shared.clone());
+            let h = checkpoint(&[&linear(&x, &shared, None)?], move |h| {
+                linear(&linear(&h[0], &a, None)?, &b, None)?.tanh()
+            })?;
+            let b = shared.clone();
+            checkpoint(&[&h], move |h| linear(&h[0], &b, None))?.sqr()?.sum_all()
+        };
+        let all = backward(&loss().unwrap()).unwrap();
+        let taken = Rc::new(RefCell::new(Vec::new()));
+        let list = taken.clone();
+        let take = move |place, grad: Tensor| {
+            let bits = grad.flatten_all()?.to_vec1::<f64>()?.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+            list.borrow_mut().push((place, bits));
+            Ok(())
+        };
+        let places = HashMap::from([(w.id(), 0), (shared.id(), 1)]);
+        let rest = backward_releasing(&loss().unwrap(), places, Box::new(take)).unwrap();
+        // The shared weight's first use is the last that the backward pass comes to.
+        assert_eq!(*taken.borrow(), [(0, bits(&all, &w)), (1, bits(&all, &shared))]);
+        assert!(rest.get(&w).is_none() && rest.get(&shared).is_none());
+        assert_eq!(bits(&rest, &x), bits(&all, &x));
+    }
+
+    #[test]
+    fn a_gradient_that_comes_in_parts_is_not_released() {
+        let (w, x) = (var(&[6, 6], 1), pseudo_random(&[3, 6], 2).unwrap());
+        let loss = (linear(&x, &w, None).unwrap() + x.matmul(&w).unwrap()).unwrap().sum_all().unwrap();
+        let places = HashMap::from([(w.id(), 0)]);
+        let error = backward_releasing(&loss, places, Box::new(|_, _| Ok(()))).unwrap_err().to_string();
+        assert!(error.contains("in parts"), "{error}");
     }
 
     #[test]

@@ -47,14 +47,15 @@ impl Rule for AdamW {
     /// One pass: both moments and the weight.
     fn fused(&self, weight: &Var, grad: &Tensor, state: &[Var], update: &Update) -> Result<()> {
         let [mean, square] = state else { bail!("AdamW keeps two moments") };
-        let (b1, b2, eps) = (self.beta1 as f32, self.beta2 as f32, self.eps as f32);
+        // 1 - beta in f64: f32 would lose three digits of it.
+        let (new1, new2, eps) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32, self.eps as f32);
         let kept = update.kept(self.weight_decay) as f32;
         let rate = (update.lr / update.correction(self.beta1)) as f32;
         let root = (1.0 / update.correction(self.beta2).sqrt()) as f32;
         inplace::chunks([mean, square, weight], grad, |[mean, square, weight], grad| {
             for (((m, v), w), g) in mean.iter_mut().zip(square).zip(weight).zip(grad) {
-                *m += (1.0 - b1) * (g - *m);
-                *v += (1.0 - b2) * (g * g - *v);
+                *m += new1 * (g - *m);
+                *v += new2 * (g * g - *v);
                 *w = kept * *w - rate * *m / (v.sqrt() * root + eps);
             }
         })?;

@@ -68,6 +68,7 @@ impl Rule for AdamW8Bit {
             return self.wide().fused(weight, grad, state, update);
         };
         let (b1, b2, eps) = (self.beta1 as f32, self.beta2 as f32, self.eps as f32);
+        let (new1, new2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
         let kept = update.kept(self.weight_decay) as f32;
         let rate = (update.lr / update.correction(self.beta1)) as f32;
         let root = (1.0 / update.correction(self.beta2).sqrt()) as f32;
@@ -76,8 +77,8 @@ impl Rule for AdamW8Bit {
                 let (mut m, mut v) = ([0f32; BLOCK], [0f32; BLOCK]);
                 let (m, v) = (&mut m[..grad.len()], &mut v[..grad.len()]);
                 for (i, (w, g)) in weight.iter_mut().zip(grad).enumerate() {
-                    m[i] = b1 * (SIGNED.value(mean[i]) * *ml) + (1.0 - b1) * g;
-                    v[i] = b2 * (UNSIGNED.value(square[i]) * *sl) + (1.0 - b2) * (g * g);
+                    m[i] = b1 * (SIGNED.value(mean[i]) * *ml) + new1 * g;
+                    v[i] = b2 * (UNSIGNED.value(square[i]) * *sl) + new2 * (g * g);
                     *w = kept * *w - rate * m[i] / (v[i].sqrt() * root + eps);
                 }
                 *ml = SIGNED.write(m, mean);

@@ -69,7 +69,8 @@ impl Rule for Came {
     }
 
     fn fused(&self, weight: &Var, grad: &Tensor, state: &[Var], update: &Update) -> Result<()> {
-        let (b1, kept, lr) = (self.beta1 as f32, update.kept(self.weight_decay) as f32, update.lr as f32);
+        let (b1, new1) = (self.beta1 as f32, (1.0 - self.beta1) as f32);
+        let (kept, lr) = (update.kept(self.weight_decay) as f32, update.lr as f32);
         let mut step = grad.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         match (Stack::of(weight.dims()), state) {
             (Some(stack), [mean, row, col, residual_row, residual_col]) => {
@@ -80,7 +81,7 @@ impl Rule for Came {
                     let clip = factored::clip(&step, self.clip_threshold);
                     for (m, u) in mean.iter_mut().zip(&mut step) {
                         let clipped = *u * clip;
-                        *m = *m * b1 + (1.0 - b1) * clipped;
+                        *m = *m * b1 + new1 * clipped;
                         *u = clipped - *m;
                     }
                     stack.follow(residual_row, residual_col, &step, self.eps_confidence, self.beta3);
@@ -89,14 +90,14 @@ impl Rule for Came {
                 })?;
             }
             (None, [mean, square]) => inplace::whole([mean, square], grad, |[mean, square], _| {
-                let b2 = self.beta2 as f32;
+                let (b2, new2) = (self.beta2 as f32, (1.0 - self.beta2) as f32);
                 for (v, u) in square.iter_mut().zip(&mut step) {
-                    *v = *v * b2 + (1.0 - b2) * (*u * *u + self.eps as f32);
+                    *v = *v * b2 + new2 * (*u * *u + self.eps as f32);
                     *u /= v.sqrt();
                 }
                 let clip = factored::clip(&step, self.clip_threshold);
                 for (m, u) in mean.iter_mut().zip(&mut step) {
-                    *m = *m * b1 + (1.0 - b1) * clip * *u;
+                    *m = *m * b1 + new1 * clip * *u;
                     *u = *m;
                 }
             })?,

@@ -45,13 +45,14 @@ impl Rule for Lion {
     fn fused(&self, weight: &Var, grad: &Tensor, state: &[Var], update: &Update) -> Result<()> {
         let [mean] = state else { bail!("Lion keeps one moment") };
         let (b1, b2) = (self.beta1 as f32, self.beta2 as f32);
+        let (new1, new2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
         let (kept, lr) = (update.kept(self.weight_decay) as f32, update.lr as f32);
         inplace::chunks([mean, weight], grad, |[mean, weight], grad| {
             for ((m, w), g) in mean.iter_mut().zip(weight).zip(grad) {
-                let direction = *m * b1 + (1.0 - b1) * g;
+                let direction = *m * b1 + new1 * g;
                 let sign = if direction == 0.0 { 0.0 } else { direction.signum() };
                 *w = kept * *w - lr * sign;
-                *m = *m * b2 + (1.0 - b2) * g;
+                *m = *m * b2 + new2 * g;
             }
         })?;
         Ok(())

@@ -125,11 +125,11 @@ impl Rule for Muon {
 
     fn fused(&self, weight: &Var, grad: &Tensor, state: &[Var], update: &Update) -> Result<()> {
         let [momentum] = state else { return self.adamw.fused(weight, grad, state, &self.of_adamw(update)) };
-        let beta = self.momentum as f32;
+        let (beta, new) = (self.momentum as f32, (1.0 - self.momentum) as f32);
         let ahead = Tensor::zeros(weight.shape(), DType::F32, weight.device())?;
         inplace::chunks([momentum, &ahead], grad, |[momentum, ahead], grad| {
             for ((m, u), g) in momentum.iter_mut().zip(ahead).zip(grad) {
-                *m += (1.0 - beta) * (g - *m);
+                *m += new * (g - *m);
                 *u = g + beta * (*m - g);
             }
         })?;

@@ -103,13 +103,18 @@ impl Optimizer for Prodigy {
                  equal in train.components, train.group and the adapter, or 0 for what must not move"
             );
         }
-        let moments = params.iter().map(|p| self.fresh(p)).collect::<Result<_>>()?;
-        let estimate = Estimate { d: self.d0, d_max: self.d0, numerator: 0.0, updates: 0.0 };
-        Ok(Box::new(Running { config: self.clone(), params, moments, estimate }))
+        let path = if params.iter().all(|p| p.var.device().is_cpu()) { Path::Fused } else { Path::Composed };
+        Ok(Box::new(self.running(params, path)?))
     }
 }
 
 impl Prodigy {
+    fn running(&self, params: Vec<Trained>, path: Path) -> Result<Running> {
+        let moments = params.iter().map(|p| self.fresh(p)).collect::<Result<_>>()?;
+        let estimate = Estimate { d: self.d0, d_max: self.d0, numerator: 0.0, updates: 0.0 };
+        Ok(Running { config: self.clone(), params, moments, estimate, path })
+    }
+
     fn fresh(&self, p: &Trained) -> Result<Moments> {
         let zeros = || Var::zeros(p.var.shape(), DType::F32, p.var.device());
         let start = Var::from_tensor(&self.sliced(&p.var.as_tensor().detach().to_dtype(DType::F32)?)?.copy()?)?;
@@ -129,8 +134,18 @@ impl Prodigy {
     }
 }
 
+/// How the numbers are reached.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Path {
+    /// On the CPU, in place.
+    Fused,
+    /// With the device's own operations.
+    Composed,
+}
+
 struct Running {
     config: Prodigy,
+    path: Path,
     params: Vec<Trained>,
     moments: Vec<Moments>,
     estimate: Estimate,
@@ -191,10 +206,10 @@ impl OptimizerState for Running {
             let grad = grad.to_dtype(DType::F32)?;
             let added = was.d / c.d0 * if c.warmup == Warmup::Safeguarded { was.d } else { d_rate };
             let weight = c.sliced(&p.var.as_tensor().detach().to_dtype(DType::F32)?)?;
-            let (dot, size) = moments.gather(&c.sliced(&grad)?, &weight, beta3, added)?;
+            let (dot, size) = moments.gather(self.path, &c.sliced(&grad)?, &weight, beta3, added)?;
             gained += was.d / c.d0 * d_rate * dot;
             promised += size;
-            moments.follow(&grad, c, was.d)?;
+            moments.follow(self.path, &grad, c, was.d)?;
         }
         if promised == 0.0 {
             return Ok(());
@@ -211,7 +226,7 @@ impl OptimizerState for Running {
         for ((p, moments), grad) in self.params.iter().zip(&self.moments).zip(grads) {
             if grad.is_some() && moving(p) {
                 let kept = 1.0 - d_rate * p.weight_decay.unwrap_or(c.weight_decay);
-                p.widened(at, |weight| moments.apply(weight, kept, d_rate, now.d * c.eps))?;
+                p.widened(at, |weight| moments.apply(self.path, weight, kept, d_rate, now.d * c.eps))?;
             }
         }
         self.estimate = now;
@@ -250,9 +265,9 @@ impl OptimizerState for Running {
 
 impl Moments {
     /// Adds the gradient to the sum. Gives its product with the way come so far, and the sum's size.
-    fn gather(&self, grad: &Tensor, weight: &Tensor, beta3: f64, added: f64) -> Result<(f64, f64)> {
+    fn gather(&self, path: Path, grad: &Tensor, weight: &Tensor, beta3: f64, added: f64) -> Result<(f64, f64)> {
         let way = (self.start.as_tensor().detach() - weight)?;
-        if !grad.device().is_cpu() {
+        if path == Path::Composed {
             self.sum.set(&((self.sum.as_tensor() * beta3)? + (grad * added)?)?.detach())?;
             let scalar =
                 |t: Tensor| Ok::<f64, candle_core::Error>(f64::from(t.detach().sum_all()?.to_scalar::<f32>()?));
@@ -270,9 +285,9 @@ impl Moments {
     }
 
     /// Adam's moments of d times the gradient.
-    fn follow(&self, grad: &Tensor, c: &Prodigy, d: f64) -> Result<()> {
+    fn follow(&self, path: Path, grad: &Tensor, c: &Prodigy, d: f64) -> Result<()> {
         let (a, b) = (d * (1.0 - c.beta1), d * d * (1.0 - c.beta2));
-        if !grad.device().is_cpu() {
+        if path == Path::Composed {
             self.mean.set(&((self.mean.as_tensor() * c.beta1)? + (grad * a)?)?.detach())?;
             return self.square.set(&((self.square.as_tensor() * c.beta2)? + (grad.sqr()? * b)?)?.detach());
         }
@@ -287,8 +302,8 @@ impl Moments {
     }
 
     /// The weight's step.
-    fn apply(&self, weight: &Var, kept: f64, rate: f64, eps: f64) -> Result<()> {
-        if !weight.device().is_cpu() {
+    fn apply(&self, path: Path, weight: &Var, kept: f64, rate: f64, eps: f64) -> Result<()> {
+        if path == Path::Composed {
             let step = (self.mean.as_tensor() / (self.square.as_tensor().sqrt()? + eps)?)?;
             return weight.set(&((weight.as_tensor() * kept)? - (step * rate)?)?.detach());
         }
@@ -303,3 +318,41 @@ impl Moments {
 }
 
 register!(Optimizer, "prodigy", Prodigy, aliases = ["Prodigy"]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sconce_nn::rng::Stream;
+
+    /// Gradients that keep pointing one way make the estimate grow, alike on both paths.
+    #[test]
+    fn both_paths_find_the_same_rate() -> Result<()> {
+        let config = Prodigy { slice: 3, weight_decay: 0.1, ..Prodigy::default() };
+        let found = |path| -> Result<(f64, Vec<f32>)> {
+            let var = Var::from_tensor(&Stream::new(1, "weight").normal((9, 8), &Device::Cpu)?)?;
+            let mut running = config.running(vec![Trained::new("unet/w", var.clone())], path)?;
+            let grad = Stream::new(1, "gradient").normal((9, 8), &Device::Cpu)?;
+            for images_seen in 0..40 {
+                running.step(&[Some(grad.clone())], &At { lr: 1.0, seed: 0, images_seen })?;
+            }
+            Ok((running.estimate.d, var.flatten_all()?.to_vec1()?))
+        };
+        let ((d, fused), (d_composed, composed)) = (found(Path::Fused)?, found(Path::Composed)?);
+        assert!(d > 100.0 * config.d0, "the estimate stays at {d}");
+        assert!((d / d_composed - 1.0).abs() < 1e-4, "{d} against {d_composed}");
+        let off = fused.iter().zip(&composed).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-4, "{off}");
+        Ok(())
+    }
+
+    #[test]
+    fn rates_that_differ_are_refused() -> Result<()> {
+        let one = |lr_factor| -> Result<Trained> {
+            let var = Var::zeros(3, DType::F32, &Device::Cpu)?;
+            Ok(Trained { lr_factor, ..Trained::new("unet/w", var) })
+        };
+        let error = Prodigy::default().start(vec![one(1.0)?, one(0.5)?]).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("one rate")));
+        Prodigy::default().start(vec![one(0.5)?, one(0.0)?, one(0.5)?]).map(|_| ())
+    }
+}

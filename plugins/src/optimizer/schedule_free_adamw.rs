@@ -73,13 +73,14 @@ impl Rule for ScheduleFreeAdamW {
     fn fused(&self, weight: &Var, grad: &Tensor, state: &[Var], update: &Update) -> Result<()> {
         let [z, square, sums] = state else { bail!("schedule-free AdamW keeps z and a moment") };
         let share = self.share(sums, update)?;
-        let (b2, eps, decay) = (self.beta2 as f32, self.eps as f32, self.decay(update) as f32);
+        let (b2, new2) = (self.beta2 as f32, (1.0 - self.beta2) as f32);
+        let (eps, decay) = (self.eps as f32, self.decay(update) as f32);
         let root = (1.0 / update.correction(self.beta2).sqrt()) as f32;
         let (lr, ahead) = (update.lr as f32, (update.lr * (self.beta1 * (1.0 - share) - 1.0)) as f32);
         let share = share as f32;
         inplace::chunks([z, square, weight], grad, |[z, square, weight], grad| {
             for (((z, v), y), g) in z.iter_mut().zip(square).zip(weight).zip(grad) {
-                *v = *v * b2 + (1.0 - b2) * g * g;
+                *v = *v * b2 + new2 * g * g;
                 let step = g / (v.sqrt() * root + eps) + decay * *y;
                 *y += share * (*z - *y) + ahead * step;
                 *z -= lr * step;

@@ -202,7 +202,29 @@ pub fn matches(pattern: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn the_first_group_that_matches_a_parameter_counts() {
+        let one = |name: &str, dims: &[usize]| {
+            let var = Var::zeros(dims, DType::F32, &Device::Cpu).expect("a small tensor");
+            Trained { lr_factor: 0.5, ..Trained::new(name, var) }
+        };
+        let table = |target: &str, lr_factor, weight_decay| GroupTable {
+            targets: vec![target.to_owned()],
+            lr_factor,
+            weight_decay,
+        };
+        let mut params =
+            [one("unet/a.to_q.weight", &[2, 2]), one("unet/a.norm.bias", &[2]), one("unet/b.weight", &[2, 2])];
+        let groups = [table("unet.a.*.weight", 0.1, None), table("unet.a.*", 4.0, Some(0.3))];
+        group(&mut params, &groups).expect("both match something");
+        let said: Vec<_> = params.iter().map(|p| (p.lr_factor, p.weight_decay)).collect();
+        assert_eq!(said, [(0.05, None), (2.0, Some(0.3)), (0.5, None)]);
+        let error = group(&mut params, &[table("unet.c.*", 1.0, None)]).expect_err("an idle pattern").to_string();
+        assert!(error.contains("unet.c.*") && error.contains("unet.a.to_q.weight"), "{error}");
+    }
 
     #[test]
     fn stars_stand_for_any_text() {
