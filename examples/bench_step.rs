@@ -19,7 +19,7 @@ use sconce_nn::rng::Stream;
 use sconce_nn::store::Source;
 use sconce_nn::{Param, Store};
 use sconce_plugins::adapter::Lora;
-use sconce_plugins::optimizer::AdamW;
+use sconce_sdk::Choice;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -60,6 +60,9 @@ struct Args {
     /// Steps before them.
     #[arg(long, default_value_t = 2)]
     warmup: usize,
+    /// The optimizer, by its name in recipes, with its defaults.
+    #[arg(long, default_value = "adamw")]
+    optimizer: String,
     /// Threads of the process.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -112,9 +115,9 @@ fn run(args: &Args) -> Result<()> {
     unet.recompute(if args.checkpoint { Recompute::Blocks } else { Recompute::Nothing });
     let params = trained(args, &store)?;
     let (elements, trains) = (store.elements(), params.iter().map(|p| p.var.elem_count()).sum::<usize>());
-    let adam = AdamW::default();
-    let optimizer = Rc::new(RefCell::new(adam.start(params.clone())?));
-    let at = At { lr: adam.lr, seed: 0, images_seen: 0 };
+    let chosen = Choice::<dyn Optimizer>::named(&args.optimizer).map_err(Error::wrap)?;
+    let optimizer = Rc::new(RefCell::new(chosen.start(params.clone())?));
+    let at = At { lr: chosen.lr(), seed: 0, images_seen: 0 };
 
     let normal = |name: &str, dims: &[usize]| Stream::new(1, name).normal(dims, &Device::Cpu);
     let ([channels, height, width], batch) = (args.latent, args.batch);

@@ -52,6 +52,13 @@ fn help_pages() {
 }
 
 #[test]
+fn updates_that_cannot_be_are_refused() {
+    with("bad-released", "gradients = \"released\"\naccumulate = 2\n", &["--set", "optimizer.type=prodigy"]);
+    with("bad-two-averages", "[ema]\ntype = \"constant\"\n", &["--set", "optimizer.type=schedule-free-adamw"]);
+    with("bad-group", "[[train.group]]\ntargets = []\nlr_factor = -1\n", &[]);
+}
+
+#[test]
 fn list_and_show() {
     let place = place();
     snapshot("list-weighting", &place.run(&["list", "weighting"]));
@@ -61,6 +68,7 @@ fn list_and_show() {
     snapshot("show-table", &place.run(&["show", "schedule", "table"]));
     snapshot("show-log-normal-sigma", &place.run(&["show", "timesteps", "log-normal-sigma"]));
     snapshot("list-unknown", &place.run(&["list", "wieghting"]));
+    snapshot("list-optimizer", &place.run(&["list", "optimizer"]));
     snapshot("show-min-snr", &place.run(&["show", "weighting", "min-snr"]));
     snapshot("show-zero-terminal-json", &place.run(&["show", "schedule", "zero-terminal", "--json"]));
     snapshot("show-unknown", &place.run(&["show", "weighting", "min-srn"]));

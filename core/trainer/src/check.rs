@@ -121,6 +121,11 @@ fn run(resolved: &Resolved, report: &mut Report) {
         format!("{} {how}", parts.join(", ")),
         json!({ "task": train.task, "components": train.components, "adapter": recipe.adapter }),
     );
+    for group in &train.group {
+        let decay = group.weight_decay.map_or(String::new(), |d| format!(", weight decay {d}"));
+        let text = format!("{}: {} times the rate{decay}", group.targets.join(", "), group.lr_factor);
+        report.fact("group", text, json!(group));
+    }
     report.fact(
         "run",
         format!("{} images: {updates} updates of {batch}, seed {}", train.images, train.seed),

@@ -48,6 +48,12 @@ impl Adapter for Lora {
         if self.rank == 0 {
             bail!("a LoRA of rank 0 adapts nothing: set adapter.rank to 1 or more");
         }
+        if !(self.lora_plus_ratio > 0.0 && self.lora_plus_ratio.is_finite()) {
+            bail!(
+                "adapter.lora_plus_ratio = {}: the rate of B is this times that of A, so it must be above 0",
+                self.lora_plus_ratio
+            );
+        }
         let device = layer.weight().tensor().device().clone();
         let (down, up, fan_in) = shapes(layer.shape(), self.rank);
         // Kaiming uniform with a = sqrt(5), as the reference implementation: ±1/sqrt(fan_in).

@@ -9,7 +9,10 @@ use sconce_sdk::prelude::*;
 
 use super::factored::{self, Stack};
 
-/// Adafactor (Shazeer & Stern 2018): almost no state, which is what fits a whole model on a small card.
+/// Adam's second moment by rows and columns alone: hardly any state for matrices (Shazeer & Stern 2018).
+///
+/// As in the reference implementations a kernel counts as a stack of small matrices, one for each pair of channels, whose
+/// rows and columns save little: two thirds of a 3 x 3 kernel are kept.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Adafactor {

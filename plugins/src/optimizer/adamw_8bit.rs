@@ -11,7 +11,7 @@ use sconce_sdk::prelude::*;
 use super::AdamW;
 use super::blockwise::{self, BLOCK, SIGNED, UNSIGNED};
 
-/// AdamW with block-wise quantised state (Dettmers et al. 2022).
+/// AdamW with a byte for each number of its state (Dettmers et al. 2022).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamW8Bit {

@@ -8,7 +8,7 @@ use sconce_sdk::prelude::*;
 
 use super::factored::{self, Stack};
 
-/// CAME (Luo et al. 2023): as stable as AdamW with half of its state, one momentum beside rows and columns.
+/// A momentum that counts less where it is uncertain, with about half of AdamW's state (Luo et al. 2023).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Came {

@@ -6,8 +6,9 @@ use sconce_core::optimizer::{Each, Optimizer, OptimizerState, Rule, Trained, Upd
 use sconce_nn::inplace;
 use sconce_sdk::prelude::*;
 
-/// Lion (Chen et al. 2023): the sign of a momentum, at a rate three to ten times below AdamW's and with a weight decay as
-/// many times above it.
+/// The sign of a momentum, with half of AdamW's state (Chen et al. 2023).
+///
+/// Takes a rate three to ten times below AdamW's, and a weight decay as many times above it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lion {

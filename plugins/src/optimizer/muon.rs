@@ -14,7 +14,7 @@ use super::AdamW;
 /// The quintic of Jordan et al., whose slope at zero is as large as it can be.
 const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 
-/// Muon (Jordan et al. 2024) for matrices and kernels, AdamW for the rest.
+/// Orthogonalised momentum for matrices and kernels, AdamW for the rest (Jordan et al. 2024).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Muon {

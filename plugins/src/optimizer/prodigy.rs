@@ -9,7 +9,9 @@ use sconce_core::optimizer::{At, Needs, Optimizer, OptimizerState, Trained};
 use sconce_nn::inplace;
 use sconce_sdk::prelude::*;
 
-/// Prodigy (Mishchenko & Defazio 2023): leave the rate at 1, take a cosine or constant schedule.
+/// Adam that finds its own learning rate (Mishchenko & Defazio 2023).
+///
+/// Leave `lr` at 1, with a constant or a cosine schedule.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Prodigy {
@@ -37,7 +39,7 @@ pub struct Prodigy {
     pub bias_correction: BiasCorrection,
     /// How a warm-up of the rate counts in the estimate.
     pub warmup: Warmup,
-    /// The estimate looks at every so-manieth number of a weight alone, which saves memory: 1 is all, 11 is usual.
+    /// The estimate looks at one number in so many of a weight alone, which saves memory: 1 is all, 11 is usual.
     pub slice: usize,
 }
 
@@ -122,7 +124,7 @@ impl Prodigy {
         Ok(Moments { mean: zeros()?, square: zeros()?, start, sum })
     }
 
-    /// Every so-manieth number of a tensor, in one dimension.
+    /// One number in `slice` of a tensor, in one dimension.
     fn sliced(&self, t: &Tensor) -> Result<Tensor> {
         let flat = t.flatten_all()?;
         if self.slice == 1 {

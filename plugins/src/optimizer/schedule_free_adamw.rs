@@ -7,8 +7,9 @@ use sconce_core::optimizer::{Each, Optimizer, OptimizerState, Rule, Trained, Upd
 use sconce_nn::inplace;
 use sconce_sdk::prelude::*;
 
-/// Schedule-free AdamW (Defazio et al. 2024). Take a constant rate with a warm-up; previews, validation and the saved
-/// model use the average, so no `[ema]` is needed.
+/// AdamW that averages its weights in place of a rate schedule (Defazio et al. 2024).
+///
+/// Takes a constant rate with a warm-up. Previews, validation and the saved model use its average, so there is no `[ema]`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleFreeAdamW {

@@ -22,8 +22,11 @@ const PIXELS: f64 = 64.0;
 const AUTOENCODER_PIXELS: f64 = 8.0;
 /// Parameters of an adapter, as a share of what it adapts: rank 16 on attention and feed-forward layers.
 const ADAPTER: f64 = 0.02;
-/// A weight as most of a model are, and one of an adapter: optimizers may keep less for a large or a square one.
-const SHAPES: [[usize; 2]; 2] = [[1280, 1280], [16, 1280]];
+/// What a model's numbers are about half of, each: matrices and kernels. Optimizers may keep less for one than for the
+/// other, or for large ones.
+const MODEL: [&[usize]; 2] = [&[1280, 1280], &[320, 320, 3, 3]];
+/// The same of an adapter.
+const ADDED: [&[usize]; 1] = [&[16, 1280]];
 
 pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     let recipe = &resolved.recipe;
@@ -55,6 +58,9 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         Gradients::Released => 0.0,
     };
     let average = recipe.ema.decay(recipe.train.images, 1).map_or(0.0, |_| 4.0 * trained);
+    let shapes: &[&[usize]] = if recipe.adapter.is_some() { &ADDED } else { &MODEL };
+    let state =
+        shapes.iter().map(|shape| state_per_weight(&*recipe.optimizer, shape)).sum::<f64>() / shapes.len() as f64;
     let side = recipe.data.source.iter().filter_map(|s| s.resolution_px).max().unwrap_or(resolved.native.resolution_px);
     let places = f64::from(side).powi(2) * recipe.data.batch as f64
         / match recipe.train.task {
@@ -70,7 +76,7 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         ("weights", compute * all),
         ("masters", masters),
         ("gradients", gradients),
-        ("optimizer", state_per_weight(&*recipe.optimizer, &SHAPES[usize::from(recipe.adapter.is_some())]) * trained),
+        ("optimizer", state * trained),
         ("average", average),
         ("activations", activations * compute * places * largest.powf(GROWTH)),
     ];
