@@ -2,6 +2,7 @@
 //! the day (Luo et al. 2023, "CAME: confidence-guided adaptive memory efficient optimization", algorithm 2).
 
 use candle_core::{DType, Result, Tensor, Var, bail};
+use rayon::prelude::*;
 use sconce_core::optimizer::{Each, Optimizer, OptimizerState, Rule, Trained, Update};
 use sconce_nn::inplace;
 use sconce_sdk::prelude::*;
@@ -79,11 +80,11 @@ impl Rule for Came {
                     stack.follow(row, col, grad, self.eps, self.beta2);
                     stack.divide(row, col, &mut step);
                     let clip = factored::clip(&step, self.clip_threshold);
-                    for (m, u) in mean.iter_mut().zip(&mut step) {
+                    mean.par_iter_mut().zip(&mut step).with_min_len(1 << 14).for_each(|(m, u)| {
                         let clipped = *u * clip;
                         *m = *m * b1 + new1 * clipped;
                         *u = clipped - *m;
-                    }
+                    });
                     stack.follow(residual_row, residual_col, &step, self.eps_confidence, self.beta3);
                     step.copy_from_slice(mean);
                     stack.divide(residual_row, residual_col, &mut step);

@@ -39,50 +39,93 @@ impl Stack {
         let toward = |mean: &mut f32, sum: f64, count: usize| {
             *mean = (f64::from(*mean) * beta + (sum / count as f64 + eps) * (1.0 - beta)) as f32;
         };
-        // Whole small matrices to a task, or the rows of a large one; either does not depend on the number of threads.
-        let (matrices, block) = ((CHUNK / (rows * cols)).max(1), (CHUNK / cols).max(1));
+        // Rows of one matrix: their means, and what they add to the sums of its columns.
+        let some_rows = |row: &mut [f32], values: &[f32], cols: usize, sums: &mut [f64]| {
+            for (mean, values) in row.iter_mut().zip(values.chunks_exact(cols)) {
+                let mut sum = 0.0;
+                for (col, value) in sums.iter_mut().zip(values) {
+                    let square = f64::from(*value) * f64::from(*value);
+                    sum += square;
+                    *col += square;
+                }
+                toward(mean, sum, cols);
+            }
+        };
+        if rows * cols > CHUNK {
+            let block = (CHUNK / cols).max(1);
+            let each = row.chunks_mut(rows).zip(col.chunks_mut(cols)).zip(values.chunks(rows * cols));
+            return each.for_each(|((row, col), values)| {
+                let parts = row.par_chunks_mut(block).zip(values.par_chunks(block * cols));
+                let sums = parts.map(|(row, values)| {
+                    let mut sums = vec![0.0; cols];
+                    some_rows(row, values, cols, &mut sums);
+                    sums
+                });
+                let sums: Vec<Vec<f64>> = sums.collect();
+                for (i, mean) in col.iter_mut().enumerate() {
+                    toward(mean, sums.iter().map(|sums| sums[i]).sum(), rows);
+                }
+            });
+        }
+        let several = |rows: usize, cols: usize, row: &mut [f32], col: &mut [f32], values: &[f32]| {
+            let mut sums = vec![0.0; cols];
+            let each = row.chunks_exact_mut(rows).zip(col.chunks_exact_mut(cols));
+            for ((row, col), values) in each.zip(values.chunks_exact(rows * cols)) {
+                sums.fill(0.0);
+                some_rows(row, values, cols, &mut sums);
+                col.iter_mut().zip(&sums).for_each(|(mean, sum)| toward(mean, *sum, rows));
+            }
+        };
+        let matrices = CHUNK / (rows * cols);
         let tasks = (row.par_chunks_mut(matrices * rows), col.par_chunks_mut(matrices * cols));
         let tasks = tasks.into_par_iter().zip(values.par_chunks(matrices * rows * cols));
-        tasks.for_each(|((row, col), values)| {
-            let each = row.chunks_mut(rows).zip(col.chunks_mut(cols)).zip(values.chunks(rows * cols));
-            for ((row, col), values) in each {
-                let sums = |(row, values): (&mut [f32], &[f32])| {
-                    let mut sums = vec![0f64; cols];
-                    for (mean, values) in row.iter_mut().zip(values.chunks(cols)) {
-                        let mut sum = 0.0;
-                        for (col, value) in sums.iter_mut().zip(values) {
-                            let square = f64::from(*value) * f64::from(*value);
-                            sum += square;
-                            *col += square;
-                        }
-                        toward(mean, sum, cols);
-                    }
-                    sums
-                };
-                let parts = row.par_chunks_mut(block).zip(values.par_chunks(block * cols));
-                let parts: Vec<Vec<f64>> = parts.map(sums).collect();
-                for (i, mean) in col.iter_mut().enumerate() {
-                    toward(mean, parts.iter().map(|sums| sums[i]).sum(), rows);
-                }
-            }
+        tasks.for_each(|((row, col), values)| match (rows, cols) {
+            (3, 3) => several(3, 3, row, col, values), // the compiler unrolls what most kernels are
+            (1, 1) => several(1, 1, row, col, values),
+            _ => several(rows, cols, row, col, values),
         });
     }
 
     /// Divides `values` by the root of the estimate.
     pub fn divide(&self, row: &[f32], col: &[f32], values: &mut [f32]) {
         let (rows, cols) = (self.rows, self.cols);
-        let means: Vec<f32> =
-            row.chunks(rows).map(|row| (row.iter().map(|&r| f64::from(r)).sum::<f64>() / rows as f64) as f32).collect();
-        let col: Vec<f32> = col.iter().map(|c| 1.0 / c.sqrt()).collect();
-        let block = (CHUNK / cols).max(1);
-        values.par_chunks_mut(block * cols).enumerate().for_each(|(task, values)| {
-            for (i, values) in values.chunks_mut(cols).enumerate() {
-                let at = task * block + i;
-                let (factor, col) = (1.0 / (row[at] / means[at / rows]).sqrt(), &col[at / rows * cols..]);
-                values.iter_mut().zip(col).for_each(|(value, col)| *value *= factor * col);
+        let several = |rows: usize, cols: usize, row: &[f32], col: &[f32], values: &mut [f32]| {
+            let each = row.chunks_exact(rows).zip(col.chunks_exact(cols));
+            for ((row, col), values) in each.zip(values.chunks_exact_mut(rows * cols)) {
+                let mean = mean(row);
+                for (row, values) in row.iter().zip(values.chunks_exact_mut(cols)) {
+                    let factor = 1.0 / (row / mean).sqrt();
+                    values.iter_mut().zip(col).for_each(|(value, col)| *value *= factor / col.sqrt());
+                }
             }
+        };
+        if rows * cols > CHUNK {
+            let block = (CHUNK / cols).max(1);
+            let each = row.chunks(rows).zip(col.chunks(cols)).zip(values.chunks_mut(rows * cols));
+            return each.for_each(|((row, col), values)| {
+                let (mean, col): (f32, Vec<f32>) = (mean(row), col.iter().map(|c| 1.0 / c.sqrt()).collect());
+                let parts = row.par_chunks(block).zip(values.par_chunks_mut(block * cols));
+                parts.for_each(|(row, values)| {
+                    for (row, values) in row.iter().zip(values.chunks_exact_mut(cols)) {
+                        let factor = 1.0 / (row / mean).sqrt();
+                        values.iter_mut().zip(&col).for_each(|(value, col)| *value *= factor * col);
+                    }
+                });
+            });
+        }
+        let matrices = CHUNK / (rows * cols);
+        let tasks = (row.par_chunks(matrices * rows), col.par_chunks(matrices * cols));
+        let tasks = tasks.into_par_iter().zip(values.par_chunks_mut(matrices * rows * cols));
+        tasks.for_each(|((row, col), values)| match (rows, cols) {
+            (3, 3) => several(3, 3, row, col, values),
+            (1, 1) => several(1, 1, row, col, values),
+            _ => several(rows, cols, row, col, values),
         });
     }
+}
+
+fn mean(values: &[f32]) -> f32 {
+    (values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64) as f32
 }
 
 /// The root of the mean square, by chunks of fixed size.

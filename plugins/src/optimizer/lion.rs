@@ -51,7 +51,7 @@ impl Rule for Lion {
         inplace::chunks([mean, weight], grad, |[mean, weight], grad| {
             for ((m, w), g) in mean.iter_mut().zip(weight).zip(grad) {
                 let direction = *m * b1 + new1 * g;
-                let sign = if direction == 0.0 { 0.0 } else { direction.signum() };
+                let sign = f32::from(direction > 0.0) - f32::from(direction < 0.0);
                 *w = kept * *w - lr * sign;
                 *m = *m * b2 + new2 * g;
             }

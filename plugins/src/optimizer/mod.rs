@@ -30,7 +30,8 @@ mod tests {
 
     /// The path of the CPU and that of other devices, both on the CPU, over twelve updates.
     fn agree(name: &str, rule: &impl Rule, limit: f32) -> Result<()> {
-        let shapes: [&[usize]; 5] = [&[], &[7], &[5, 6], &[3, 4, 3, 3], &[70, 80]];
+        let shapes: [&[usize]; 8] =
+            [&[], &[7], &[5, 6], &[3, 4, 3, 3], &[9, 5, 1, 1], &[70, 80], &[2, 130, 140], &[30, 70, 3, 3]];
         for dims in shapes {
             let normal = |what: &str| Stream::new(1, what).normal(dims, &Device::Cpu);
             let weights = [Var::from_tensor(&normal("weight")?)?, Var::from_tensor(&normal("weight")?)?];
