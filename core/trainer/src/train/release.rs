@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 use sconce_nn::checkpoint::backward_releasing;
 
 use super::gradients::square_sum;
@@ -24,19 +24,11 @@ pub fn update(loss: &Tensor, params: &[Trained], optimizer: &Shared, at: &At) ->
     let places: HashMap<_, _> = params.iter().enumerate().map(|(i, p)| (p.var.id(), i)).collect();
     let take = {
         let (optimizer, squares, at) = (optimizer.clone(), squares.clone(), *at);
-        let names: Vec<String> = params.iter().map(|p| p.name.clone()).collect();
         Rc::new(move |i: usize, grad: &Tensor| {
             let square = square_sum(grad)?;
-            if !square.is_finite() {
-                bail!(
-                    "after {} images the gradient of `{}` is not finite: the run stops. Weights whose gradients came \
-                     before it have moved; the newest checkpoint is still good: lower optimizer.lr",
-                    at.images_seen,
-                    names[i]
-                );
-            }
             squares.borrow_mut()[i] = square;
-            optimizer.borrow_mut().update(i, grad, &at)
+            // The norm tells the caller, who stops the run; weights that have moved since its checkpoint go with it.
+            if square.is_finite() { optimizer.borrow_mut().update(i, grad, &at) } else { Ok(()) }
         })
     };
     let early = take.clone();

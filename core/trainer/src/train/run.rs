@@ -286,8 +286,8 @@ fn due(every: u64, from: u64, to: u64, total: u64) -> bool {
     to == 0 || to >= total || (every > 0 && to / every > from / every)
 }
 
-/// Forward, backward, clip, update. Stops before the update if anything is not finite (where gradients are released,
-/// before that of the first parameter whose gradient is not).
+/// Forward, backward, clip, update. Stops before the update if anything is not finite; where gradients are released, some
+/// weights have moved by then, and the checkpoint is what there is to go on from.
 fn step(
     task: &mut dyn Task,
     recipe: &Recipe,
