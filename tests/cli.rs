@@ -52,10 +52,23 @@ fn help_pages() {
 }
 
 #[test]
+fn updates_that_cannot_be_are_refused() {
+    with("bad-released", "gradients = \"released\"\naccumulate = 2\n", &["--set", "optimizer.type=prodigy"]);
+    with("bad-two-averages", "[ema]\ntype = \"constant\"\n", &["--set", "optimizer.type=schedule-free-adamw"]);
+    with("bad-group", "[[train.group]]\ntargets = []\nlr_factor = -1\n", &[]);
+}
+
+#[test]
 fn list_and_show() {
     let place = place();
     snapshot("list-weighting", &place.run(&["list", "weighting"]));
+    snapshot("list-schedule", &place.run(&["list", "schedule"]));
+    snapshot("list-timesteps", &place.run(&["list", "timesteps"]));
+    snapshot("list-lr", &place.run(&["list", "lr"]));
+    snapshot("show-table", &place.run(&["show", "schedule", "table"]));
+    snapshot("show-log-normal-sigma", &place.run(&["show", "timesteps", "log-normal-sigma"]));
     snapshot("list-unknown", &place.run(&["list", "wieghting"]));
+    snapshot("list-optimizer", &place.run(&["list", "optimizer"]));
     snapshot("show-min-snr", &place.run(&["show", "weighting", "min-snr"]));
     snapshot("show-zero-terminal-json", &place.run(&["show", "schedule", "zero-terminal", "--json"]));
     snapshot("show-unknown", &place.run(&["show", "weighting", "min-srn"]));
@@ -172,6 +185,21 @@ fn what_the_loss_is_made_of() {
                 [noise]\ntype = \"offset\"\n";
     with("check-noise-at-the-end", ends, &["--set", "model.convert=true"]);
     with("bad-distance", "[distance]\ntype = \"hubr\"\n", &[]);
+}
+
+#[test]
+fn noise_of_other_papers() {
+    let convert = &["--set", "model.convert=true"];
+    let edm = "[schedule]\ntype = \"edm\"\n[timesteps]\ntype = \"log-normal-sigma\"\n";
+    with("check-edm", &format!("{edm}[objective]\ntype = \"edm\"\n[weighting]\ntype = \"edm\"\n"), convert);
+    with("check-large-input", &format!("{edm}[objective]\ntype = \"v\"\n"), convert);
+    let flux = "[schedule]\ntype = \"flux-shift\"\n[objective]\ntype = \"flow\"\n[timesteps]\ntype = \"mode\"\n";
+    with("check-size", flux, convert);
+    let steep =
+        "[schedule]\ntype = \"rectified-flow\"\n[objective]\ntype = \"flow\"\n[weighting]\ntype = \"sigma_sqrt\"\n";
+    with("check-steep", steep, convert);
+    with("check-rising", "[schedule]\ntype = \"table\"\nbetas = [0.1, 0.2, 1e-17]\n", convert);
+    with("bad-table", "[schedule]\ntype = \"table\"\nfile = \"nothing.json\"\n", convert);
 }
 
 #[test]

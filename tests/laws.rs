@@ -27,6 +27,13 @@ fn drawn(schedule: &dyn Schedule, t: f64) -> Noise {
     schedule.at(schedule.grid().map_or(t, |n| (t * n as f64).ceil().max(1.0) / n as f64))
 }
 
+/// Every spacing, and those with something else to divide.
+fn spaced() -> Vec<Choice<dyn Spacing>> {
+    let others = ["karras", "exponential", "beta"].map(|name| serde_json::json!({ "type": name, "over": "sigma" }));
+    let others = others.into_iter().chain([serde_json::json!({ "type": "beta", "over": "ratio" })]);
+    all().into_iter().chain(others.map(|table| Choice::from_table(&table).unwrap())).collect()
+}
+
 /// Times that favour the ends, where the trouble is.
 fn time() -> impl Strategy<Value = f64> {
     prop_oneof![Just(0.0), Just(1.0), 0.0..1.0, 0.0..1e-3, 0.999..1.0]
@@ -52,15 +59,21 @@ fn seen() -> impl Strategy<Value = Vec<Observation>> {
     proptest::collection::vec(one, 1..24)
 }
 
+/// A schedule of each frame, with a table and without.
+fn frames() -> Vec<Choice<dyn Schedule>> {
+    ["rectified-flow", "edm", "scaled-linear", "cosine-continuous"].map(|name| Choice::named(name).unwrap()).into()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn schedules(a in time(), b in time()) {
+    fn schedules(a in time(), b in time(), height in 1usize..300, width in 1usize..300) {
         let (t, later) = (a.min(b), a.max(b));
         prop_assume!(later - t > 1e-6);
         for schedule in all::<dyn Schedule>() {
             check(&schedule, testkit::schedule(&*schedule, t, later))?;
+            check(&schedule, testkit::schedule(&*schedule.sized(height, width), t, later))?;
         }
     }
 
@@ -92,8 +105,10 @@ proptest! {
 
     #[test]
     fn timestep_samplers(a in 0.0..1.0, b in 0.0..1.0) {
-        for sampler in all::<dyn TimestepSampler>() {
-            check(&sampler, testkit::timesteps(&*sampler, f64::min(a, b), f64::max(a, b)))?;
+        for schedule in frames() {
+            for sampler in all::<dyn TimestepSampler>() {
+                check(&sampler, testkit::timesteps(&*sampler, &*schedule, f64::min(a, b), f64::max(a, b)))?;
+            }
         }
     }
 
@@ -157,9 +172,9 @@ proptest! {
     }
 
     #[test]
-    fn spacings(steps in prop_oneof![9 => 1usize..60, 1 => 998usize..1003]) {
+    fn spacings(steps in prop_oneof![39 => 1usize..60, 1 => 998usize..1003]) {
         for schedule in all::<dyn Schedule>() {
-            for spacing in all::<dyn Spacing>() {
+            for spacing in spaced() {
                 check(&spacing, testkit::spacing(&*spacing, &*schedule, steps))?;
             }
         }
@@ -169,11 +184,32 @@ proptest! {
 #[test]
 fn spacings_for_zero_terminal_schedules_begin_at_pure_noise() {
     for schedule in all::<dyn Schedule>() {
-        for name in ["trailing", "sgm-uniform", "linspace"] {
+        for name in ["trailing", "sgm-uniform", "linspace", "normal", "simple", "beta"] {
             let spacing = Choice::<dyn Spacing>::named(name).unwrap();
             for steps in [1, 7, 10, 30, 1000] {
                 assert_eq!(spacing.levels(&*schedule, steps)[0].t, 1.0, "{name}, {steps} steps");
             }
+        }
+    }
+}
+
+#[test]
+fn densities_are_those_of_the_quantiles() {
+    for schedule in &frames()[1..3] {
+        for sampler in all::<dyn TimestepSampler>() {
+            testkit::density(&*sampler, &**schedule).unwrap_or_else(|e| panic!("{sampler:?} on {schedule:?}: {e}"));
+        }
+    }
+}
+
+#[test]
+fn wrappers_pass_the_size_on() {
+    let dependent = |s: &Choice<dyn Schedule>| s.at_size(64, 64).is_some();
+    assert!(all::<dyn Schedule>().iter().any(dependent));
+    for schedule in all::<dyn Schedule>() {
+        if let Some(inner) = schedule.table().get("of") {
+            let inner = Choice::<dyn Schedule>::from_table(inner).unwrap();
+            assert_eq!(dependent(&schedule), dependent(&inner), "{schedule:?}");
         }
     }
 }

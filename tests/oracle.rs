@@ -78,6 +78,9 @@ fn normals(purpose: &str, step: u64, count: usize) -> Result<Tensor> {
     Tensor::new(normals.into_iter().map(f64::from).collect::<Vec<_>>(), &Device::Cpu)
 }
 
+/// Solvers that add noise.
+const STOCHASTIC: [&str; 3] = ["euler-ancestral", "dpmpp-2m-sde", "dpmpp-sde"];
+
 /// One way to sample.
 struct Way {
     schedule: Choice<dyn Schedule>,
@@ -114,7 +117,7 @@ impl Way {
         let start = [-2.0, -0.5, 0.1, 1.0, 2.5];
         let levels = self.levels(steps);
         let scale = |n: &Noise| (n.alpha * deviation).hypot(n.sigma);
-        let (first, last) = (levels[0].noise, levels[steps].noise);
+        let (first, last) = (levels[0].noise, levels[levels.len() - 1].noise);
         let exact = |x: f64| last.alpha * mean + scale(&last) / scale(&first) * (x - first.alpha * mean);
         let x = Tensor::new(&start, &Device::Cpu).unwrap();
         let (end, _) = self.run(Data::Gaussian { mean, deviation }, &x, steps);
@@ -125,7 +128,10 @@ impl Way {
 /// Every schedule, objective, solver and spacing that go together.
 fn ways() -> Vec<Way> {
     let mut ways = Vec::new();
-    for schedule in instances::<dyn Schedule>().unwrap() {
+    // Around one schedule of each kind, with a table and without, every wrapper has shown what it does.
+    let around = |s: &Choice<dyn Schedule>| s.table().get("of").map(|of| of["type"].clone());
+    let shown = |s: &Choice<dyn Schedule>| around(s).is_none_or(|of| of == "scaled-linear" || of == "rectified-flow");
+    for schedule in instances::<dyn Schedule>().unwrap().into_iter().filter(shown) {
         for objective in instances::<dyn Objective>().unwrap() {
             for solver in instances::<dyn Solver>().unwrap() {
                 for spacing in instances::<dyn Spacing>().unwrap() {
@@ -147,6 +153,23 @@ fn ways() -> Vec<Way> {
     ways
 }
 
+/// Those between a spacing's too.
+#[test]
+fn levels_of_every_solver_fall_from_the_spacings_first_to_its_last() {
+    for way in ways() {
+        for steps in [1, 2, 7, 100] {
+            let levels = way.levels(steps);
+            let falls = |a: &Noise, b: &Noise| b.sigma * a.alpha < a.sigma * b.alpha;
+            let name = format!("{:?} {:?} {:?}", way.schedule, way.solver, way.spacing);
+            assert!(
+                levels.windows(2).all(|p| falls(&p[0].noise, &p[1].noise) && p[0].t >= p[1].t),
+                "{name}: {levels:?}"
+            );
+            assert_eq!(levels.last(), way.spacing.levels(&*way.schedule, steps).last(), "{name}");
+        }
+    }
+}
+
 #[test]
 fn every_way_of_sampling_ends_at_the_data() {
     let data = Data::Points { at: [-1.0, 0.5], first: 0.3 };
@@ -166,7 +189,7 @@ fn every_way_of_sampling_ends_at_the_data() {
 
 #[test]
 fn deterministic_solvers_follow_the_exact_way_of_a_gaussian() {
-    for way in ways().into_iter().filter(|w| w.solver.name() != "euler-ancestral") {
+    for way in ways().into_iter().filter(|w| !STOCHASTIC.contains(&w.solver.name())) {
         let (some, many) = (way.error(50), way.error(200));
         let name = format!("{:?} {:?} {:?} {:?}", way.schedule, way.objective, way.solver, way.spacing);
         assert!(many < 0.06, "{many} off after 200 steps: {name}");
@@ -178,8 +201,20 @@ fn deterministic_solvers_follow_the_exact_way_of_a_gaussian() {
 /// On a path whose noise is linear in t: elsewhere the last step, to no noise at all, is what remains of the error.
 #[test]
 fn solvers_have_the_order_that_they_claim() {
-    for (solver, order) in [("euler", 1.0), ("ddim", 1.0), ("heun", 2.0), ("dpmpp-2m", 2.0)] {
-        let way = Way::of(json!("rectified-flow"), "v", json!(solver), json!("trailing"));
+    let orders = [
+        (json!("euler"), 1.0),
+        (json!("ddim"), 1.0),
+        (json!("heun"), 2.0),
+        (json!("dpmpp-2m"), 2.0),
+        (json!({ "type": "dpmpp-2m", "solver_type": "heun" }), 2.0),
+        (json!({ "type": "dpmpp-2m-sde", "eta": 0.0 }), 2.0),
+        (json!({ "type": "dpmpp-sde", "eta": 0.0 }), 2.0),
+        (json!({ "type": "dpmpp-sde", "eta": 0.0, "r": 0.3 }), 2.0),
+        (json!({ "type": "unipc", "order": 1 }), 2.0),
+        (json!({ "type": "unipc-bh1", "order": 1 }), 2.0),
+    ];
+    for (solver, order) in orders {
+        let way = Way::of(json!("rectified-flow"), "v", solver.clone(), json!("trailing"));
         let found = (way.error(100) / way.error(200)).log2();
         assert!((found - order).abs() < 0.35, "{solver} is of order {found}");
     }
@@ -215,7 +250,15 @@ fn euler_and_ddim_are_one_and_equal_the_step_in_k_diffusions_frame() {
 fn ancestral_steps_keep_the_distribution() {
     let count = 10_000;
     let (mean, deviation) = (0.6, 0.5);
-    for solver in [json!("euler-ancestral"), json!({ "type": "ddim", "eta": 1.0 })] {
+    let solvers = [
+        json!("euler-ancestral"),
+        json!({ "type": "ddim", "eta": 1.0 }),
+        json!("dpmpp-2m-sde"),
+        json!({ "type": "dpmpp-2m-sde", "solver_type": "heun", "eta": 0.5 }),
+        json!("dpmpp-sde"),
+        json!({ "type": "dpmpp-sde", "eta": 0.5, "r": 0.7 }),
+    ];
+    for solver in solvers {
         for schedule in
             [json!("scaled-linear"), json!({ "type": "zero-terminal", "of": "linear" }), json!("rectified-flow")]
         {
@@ -233,11 +276,12 @@ fn ancestral_steps_keep_the_distribution() {
 }
 
 #[test]
-fn one_call_a_step_but_two_for_heun() {
+fn one_call_a_step_but_two_for_heun_and_dpmpp_sde() {
     let x = Tensor::new(&[0.5], &Device::Cpu).unwrap();
     let data = Data::Gaussian { mean: 0.0, deviation: 1.0 };
-    for (solver, calls) in [("euler", 10), ("ddim", 10), ("dpmpp-2m", 10), ("euler-ancestral", 10), ("heun", 19)] {
-        let way = Way::of(json!("scaled-linear"), "epsilon", json!(solver), json!("trailing"));
-        assert_eq!(way.run(data, &x, 10).1, calls, "{solver}");
+    for solver in instances::<dyn Solver>().unwrap() {
+        let way = Way::of(json!("scaled-linear"), "epsilon", solver.table(), json!("trailing"));
+        let calls = if ["heun", "dpmpp-sde"].contains(&solver.name()) { 19 } else { 10 };
+        assert_eq!(way.run(data, &x, 10).1, calls, "{solver:?}");
     }
 }

@@ -62,6 +62,20 @@ fn a_killed_run_that_learns_its_weights_and_times_goes_on_to_the_bit() {
     same_run(LEARNING, "data.source.0.mask=alpha");
 }
 
+/// An optimizer with an average of its own, bf16 weights that are rounded at random, gradients that are not kept.
+#[test]
+fn a_killed_schedule_free_run_in_bf16_goes_on_to_the_bit() {
+    let bench = Bench::new(
+        "weights = \"bf16-stochastic\"\ngradients = \"released\"\nclip_norm = 0.0\n[validation]\nshare = 0.5\n\
+         every_images = 12\n",
+    );
+    let more = ["--set", "optimizer.type=schedule-free-adamw", "--set", "optimizer.lr=1e-3"];
+    bench.train("whole", &more);
+    kill_and_resume(&bench, &more);
+    assert_eq!(bench.weights("whole"), bench.weights("killed"));
+    assert_eq!(bench.log("whole"), bench.log("killed"));
+}
+
 #[test]
 fn another_recipe_does_not_go_on() {
     let bench = Bench::new("");

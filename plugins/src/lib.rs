@@ -4,6 +4,7 @@
 //! manifest links none of it: `use sconce_plugins as _;` does.
 
 pub mod adapter;
+mod beta;
 pub mod distance;
 pub mod ema;
 pub mod lr;

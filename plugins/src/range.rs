@@ -43,6 +43,22 @@ pub(crate) fn maybe_positive<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f
     }
 }
 
+/// Nothing, or finite.
+pub(crate) fn maybe_finite<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+    match Option::<f64>::deserialize(d)? {
+        Some(x) if !x.is_finite() => Err(D::Error::invalid_value(Unexpected::Float(x), &"a finite number")),
+        x => Ok(x),
+    }
+}
+
+/// 1 or more.
+pub(crate) fn count<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    match usize::deserialize(d)? {
+        0 => Err(D::Error::invalid_value(Unexpected::Unsigned(0), &"1 or more")),
+        n => Ok(n),
+    }
+}
+
 /// The points of a discrete schedule: 2 or more.
 pub(crate) fn points<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
     match usize::deserialize(d)? {

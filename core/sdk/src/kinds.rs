@@ -1,5 +1,7 @@
 //! The kinds of scalar plugin, each a trait with its laws. [`crate::testkit`] checks the laws on everything registered.
 
+use std::sync::Arc;
+
 use crate::learned::{SamplerState, WeightingState};
 use crate::noise::{Level, Noise};
 use crate::registry::Kind;
@@ -7,7 +9,7 @@ use crate::registry::Kind;
 /// How much signal and noise there is at each time.
 ///
 /// Laws: alpha >= 0 and sigma >= 0; log-SNR falls strictly in t; `t_of` inverts it; the derivatives agree with
-/// differences.
+/// differences; all of it at every size.
 pub trait Schedule: Send + Sync {
     /// Signal and noise at t in [0, 1]: t = 0 is data, t = 1 is noise. A discrete schedule interpolates between its
     /// grid points (linearly in log-SNR), so that solvers may ask anywhere.
@@ -26,6 +28,12 @@ pub trait Schedule: Send + Sync {
     /// The number of points of a discrete table: point i of `Some(n)` is at t = (i + 1)/n and exact there. Training
     /// draws its times from these points alone.
     fn grid(&self) -> Option<usize> {
+        None
+    }
+
+    /// This schedule for latents of this many rows and columns; `None` where the size does not matter. A batch has one
+    /// size: the step and the sampler ask here once. A wrapper asks what it wraps.
+    fn at_size(&self, _height: usize, _width: usize) -> Option<Arc<dyn Schedule>> {
         None
     }
 }
@@ -65,10 +73,30 @@ pub trait Weighting: Send + Sync {
 
 /// Which times are trained on, as an inverse cumulative distribution, so that stratifying a batch is free.
 ///
-/// Laws: `quantile` rises in u and stays in [0, 1].
+/// The schedule is there for distributions over noise levels, such as a log-normal sigma; one over t does not look at it.
+///
+/// Laws: `quantile` rises in u and stays in [0, 1]; the density is that of the quantiles, and integrates to 1.
 pub trait TimestepSampler: Send + Sync {
     /// The time t of the quantile u in [0, 1).
-    fn quantile(&self, u: f64) -> f64;
+    fn quantile(&self, u: f64, schedule: &dyn Schedule) -> f64;
+
+    /// The share of the draws at t or before it. Default: the quantile inverted by bisection.
+    fn cumulative(&self, t: f64, schedule: &dyn Schedule) -> f64 {
+        let (mut low, mut high) = (0.0, 1.0);
+        for _ in 0..60 {
+            let mid = 0.5 * (low + high);
+            if self.quantile(mid, schedule) <= t { low = mid } else { high = mid }
+        }
+        0.5 * (low + high)
+    }
+
+    /// Draws per unit of t. Default: the mean over the thousandth that t is in, which is an answer for single times too.
+    fn density(&self, t: f64, schedule: &dyn Schedule) -> f64 {
+        const CELLS: f64 = 1000.0;
+        let end = (t * CELLS).ceil().clamp(1.0, CELLS);
+        let below = if end > 1.0 { self.cumulative((end - 1.0) / CELLS, schedule) } else { 0.0 };
+        CELLS * (self.cumulative(end / CELLS, schedule) - below)
+    }
 
     /// What it learns as the run goes, at its start; `None` for one that draws the same all along. A plugin that changes
     /// the times of another gives what the other gives: the state stands before all quantiles.

@@ -16,7 +16,8 @@ pub struct Denoised {
 pub trait Denoise {
     /// x0 and eps for x_t at a level.
     fn denoise(&mut self, x: &Tensor, level: &Level) -> Result<Denoised>;
-    /// Fresh unit-variance noise for step `step`, shaped like the latents: a pure function of the seed and the step.
+    /// Fresh unit-variance noise for step `step`, shaped like the latents: a pure function of the seed and the step. A solver
+    /// that needs two a step counts half steps.
     fn noise(&mut self, step: usize) -> Result<Tensor>;
     /// Told after each step: progress and previews. An error stops the run.
     fn stepped(&mut self, _step: usize, _x: &Tensor) -> Result<()> {
@@ -26,10 +27,12 @@ pub trait Denoise {
 
 /// A way from noise to data.
 pub trait Solver: Send + Sync {
-    /// Takes `x` from `levels[0]` to the last level. `x` is x_t = alpha x0 + sigma eps at `levels[0]`.
+    /// Takes `x` from `levels[0]` to the last level. `x` is x_t = alpha x0 + sigma eps at `levels[0]`; the levels are this
+    /// solver's own, from [`Solver::levels`].
     fn solve(&self, x: Tensor, levels: &[Level], model: &mut dyn Denoise) -> Result<Tensor>;
 
-    /// The levels of a run: the spacing's, unless the solver's reference implementation has its own way with them.
+    /// The levels of a run: the spacing's, unless the solver's reference implementation has its own way with them, or the
+    /// solver asks between them.
     fn levels(&self, spacing: &dyn Spacing, schedule: &dyn Schedule, steps: usize) -> Vec<Level> {
         spacing.levels(schedule, steps)
     }

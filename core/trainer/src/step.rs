@@ -54,8 +54,10 @@ pub struct Losses {
 impl Process<'_> {
     /// The row at quantile `u` of the timestep distribution, snapped to the schedule's grid where it has one.
     pub fn row(&self, u: f64) -> Row {
-        let t = self.timesteps.quantile(u);
-        let t = self.schedule.grid().map_or(t, |n| (t * n as f64).ceil().clamp(1.0, n as f64) / n as f64);
+        let t = self.timesteps.quantile(u, self.schedule);
+        // A time that is a point stays it, whatever t · n rounds to.
+        let snap = |n: usize| (t * n as f64 - 1e-9).ceil().clamp(1.0, n as f64) / n as f64;
+        let t = self.schedule.grid().map_or(t, snap);
         let noise = self.schedule.at(t);
         let target = self.objective.target(&noise);
         let weight = self.weighting.on_output(&noise, target);

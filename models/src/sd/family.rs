@@ -35,6 +35,8 @@ pub struct Rule {
     pub evidence: &'static str,
     /// Side of the training pictures, where the config does not say.
     pub resolution_px: u32,
+    /// Whether the family's pipeline in diffusers follows `clip_sample`; the others set it to false.
+    pub clips: bool,
 }
 
 /// One CLIP-L text encoder.
@@ -43,6 +45,7 @@ const SD1: Rule = Rule {
     architecture: "stable-diffusion-v1",
     evidence: "unet/config.json: no addition_embed_type; text_encoder/config.json: hidden_act = quick_gelu, as CLIP-L has",
     resolution_px: 512,
+    clips: false,
 };
 
 /// One OpenCLIP-H text encoder.
@@ -51,6 +54,7 @@ const SD2: Rule = Rule {
     architecture: "stable-diffusion-v2-768-v",
     evidence: "unet/config.json: no addition_embed_type; text_encoder/config.json: hidden_act = gelu, as OpenCLIP has",
     resolution_px: 768,
+    clips: false,
 };
 
 /// Two text encoders, and the pictures' geometry as a condition.
@@ -59,6 +63,7 @@ const SDXL: Rule = Rule {
     architecture: "stable-diffusion-xl-v1-base",
     evidence: "unet/config.json: addition_embed_type = text_time; text_encoder and text_encoder_2 are there",
     resolution_px: 1024,
+    clips: true,
 };
 
 /// The family of a diffusers folder; `None` where it is none of these.

@@ -20,12 +20,18 @@ pub struct Ddim {
     /// false`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<Last>,
+    /// Bound on the values of the estimated picture: diffusers' `clip_sample`, meant for models of pixels.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::maybe_positive")]
+    pub clip: Option<f64>,
 }
 
 impl Solver for Ddim {
     fn solve(&self, mut x: Tensor, levels: &[Level], model: &mut dyn Denoise) -> Result<Tensor> {
         for (step, pair) in levels.windows(2).enumerate() {
-            let denoised = model.denoise(&x, &pair[0])?;
+            let mut denoised = model.denoise(&x, &pair[0])?;
+            if let Some(bound) = self.clip {
+                denoised.x0 = denoised.x0.clamp(-bound, bound)?;
+            }
             x = if self.eta > 0.0 {
                 ancestral(&denoised, &pair[0].noise, &pair[1].noise, self.eta, &model.noise(step)?)?
             } else {

@@ -1,18 +1,30 @@
 //! Spacings: where a sampler puts its noise levels. Words and rules are those of diffusers and ComfyUI, so that a run here
 //! visits the timesteps that it visits there.
 
+mod amounts;
+mod beta;
+mod ddim_uniform;
+mod exponential;
 mod karras;
 mod leading;
 mod linspace;
+mod normal;
 mod sgm_uniform;
+mod simple;
 mod trailing;
 
 use sconce_sdk::prelude::*;
 
+pub use amounts::Over;
+pub use beta::{Beta, BetaOver};
+pub use ddim_uniform::DdimUniform;
+pub use exponential::Exponential;
 pub use karras::Karras;
 pub use leading::Leading;
 pub use linspace::Linspace;
+pub use normal::Normal;
 pub use sgm_uniform::SgmUniform;
+pub use simple::Simple;
 pub use trailing::Trailing;
 
 /// The level that a sampler ends at, where the picture is taken.

@@ -64,8 +64,16 @@ fn memory() -> f64 {
 const DOUBT: f64 = 4.0;
 
 impl TimestepSampler for LossAware {
-    fn quantile(&self, u: f64) -> f64 {
-        self.of.quantile(u)
+    fn quantile(&self, u: f64, schedule: &dyn Schedule) -> f64 {
+        self.of.quantile(u, schedule)
+    }
+
+    fn cumulative(&self, t: f64, schedule: &dyn Schedule) -> f64 {
+        self.of.cumulative(t, schedule)
+    }
+
+    fn density(&self, t: f64, schedule: &dyn Schedule) -> f64 {
+        self.of.density(t, schedule)
     }
 
     fn start(&self) -> Option<Box<dyn SamplerState>> {

@@ -226,6 +226,15 @@ pub struct TrainTable {
     /// Components that train, each with the factor on the learning rate: `{ unet = 1.0, text_encoder = 0.1 }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub components: BTreeMap<String, f64>,
+    /// Rates and weight decays of single parameters, by their names; the first group that matches one counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group: Vec<GroupTable>,
+    /// How weights that train are kept.
+    #[serde(default)]
+    pub weights: Kept,
+    /// How long gradients are kept.
+    #[serde(default)]
+    pub gradients: Gradients,
     /// Batches whose gradients are added up before an update.
     #[serde(default = "one")]
     pub accumulate: usize,
@@ -268,6 +277,54 @@ pub enum Normalise {
     Never,
     /// Their mean: every picture counts the same, however little of it is kept.
     ByArea,
+}
+
+/// What holds for some parameters alone.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupTable {
+    /// Parameters, matched against `component.path`, with `*` for any text: `unet.down_blocks.*`, `*.lora_B.weight`.
+    pub targets: Vec<String>,
+    /// Factor on the learning rate, beside that of the component.
+    #[serde(default = "one_f64")]
+    pub lr_factor: f64,
+    /// In place of the optimizer's weight decay. Default: the optimizer's, and none for biases and norms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+}
+
+/// How weights that train are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kept {
+    /// In f32, whatever type the model computes in.
+    #[default]
+    F32,
+    /// In bf16, with updates that are rounded up or down at random such that none is lost on average: half the memory
+    /// of weights and gradients.
+    Bf16Stochastic,
+}
+
+impl Kept {
+    /// The type in memory.
+    pub fn dtype(self) -> DType {
+        match self {
+            Kept::F32 => DType::F32,
+            Kept::Bf16Stochastic => DType::BF16,
+        }
+    }
+}
+
+/// How long gradients are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gradients {
+    /// Until all are known; then the norm is cut and the weights are updated.
+    #[default]
+    All,
+    /// Each until its weight is updated, inside the backward pass: all of them are never in memory at once. Needs
+    /// `clip_norm = 0`, `accumulate = 1`, and an optimizer that updates each weight by itself.
+    Released,
 }
 
 /// How an autoencoder trains.

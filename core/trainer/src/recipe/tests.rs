@@ -51,7 +51,7 @@ double!(Weighting, Clamp, "clamp", { gamma: f64 = 5.0 }, impl Weighting for Clam
     fn on_x0(&self, l: f64) -> f64 { l.exp().min(self.gamma) }
 });
 double!(TimestepSampler, Even, "uniform", {}, impl TimestepSampler for Even {
-    fn quantile(&self, u: f64) -> f64 { u }
+    fn quantile(&self, u: f64, _: &dyn Schedule) -> f64 { u }
 });
 double!(Distance, Square, "mse", {}, impl Distance for Square {
     fn at(&self, d: f64, _: f64) -> [f64; 2] { [d * d, 2.0 * d] }
@@ -93,6 +93,7 @@ double!(Family, Toy, "toy", {}, impl Family for Toy {
             spacing: json!({"type": "leading", "offset": 3}),
             solver: json!({"type": "step"}),
             resolution_px: 64,
+            latent_px: 8,
             evidence: BTreeMap::from([("schedule".into(), "scheduler_config.json: left".into())]),
         })
     }

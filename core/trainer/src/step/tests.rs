@@ -57,7 +57,7 @@ impl Weighting for Plain {
     }
 }
 impl TimestepSampler for Plain {
-    fn quantile(&self, u: f64) -> f64 {
+    fn quantile(&self, u: f64, _: &dyn Schedule) -> f64 {
         u
     }
     fn start(&self) -> Option<Box<dyn SamplerState>> {

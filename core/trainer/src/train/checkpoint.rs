@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use candle_core::{Device, Error, Result, Tensor, bail};
 use sconce_nn::weights::{WeightFiles, save, write_atomic};
 use serde::{Deserialize, Serialize};
 
@@ -143,9 +143,9 @@ impl Checkpoints {
         }
         let progress: Progress = serde_json::from_str(&read(PROGRESS)?)
             .map_err(|e| Error::Msg(format!("{}: {e}", from.join(PROGRESS).display())))?;
-        let load = |name: &str| read_tensors(&from.join(name), DType::F32);
+        let load = |name: &str| read_tensors(&from.join(name));
         let put = |values: &BTreeMap<String, Tensor>, var: &candle_core::Var, name: &str| match values.get(name) {
-            Some(t) => var.set(&t.to_device(var.device())?),
+            Some(t) => var.set(&t.to_dtype(var.dtype())?.to_device(var.device())?),
             None => bail!("{}: the checkpoint has no `{name}`", from.display()),
         };
         let values = load(WEIGHTS)?;
@@ -165,7 +165,7 @@ impl Checkpoints {
     /// What the run learned beside the weights, to the bit; nothing where it learns nothing.
     pub fn learned(&self, from: &Path) -> Result<BTreeMap<String, Tensor>> {
         let path = from.join(LEARNED);
-        if path.is_file() { read_tensors(&path, DType::F64) } else { Ok(BTreeMap::new()) }
+        if path.is_file() { read_tensors(&path) } else { Ok(BTreeMap::new()) }
     }
 
     /// The whole checkpoints, oldest first. Leftovers of a crash end in `.tmp`, what was put aside in `.not-finite`; neither
@@ -181,12 +181,13 @@ impl Checkpoints {
     }
 }
 
-fn read_tensors(path: &Path, dtype: DType) -> Result<BTreeMap<String, Tensor>> {
+/// Each in its stored type.
+fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let files = WeightFiles::open(&[path]).map_err(|e| {
         let what = crate::message(&e);
         Error::Msg(format!("{what}: the checkpoint is damaged; remove its folder to go on from the one before"))
     })?;
-    files.keys().map(|k| Ok((k.to_owned(), files.tensor(k, dtype, &Device::Cpu)?))).collect()
+    files.keys().map(|k| Ok((k.to_owned(), files.stored(k, &Device::Cpu)?))).collect()
 }
 
 /// The first line in which two resolved recipes differ, for the error.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_nn::rng::Stream;
+use sconce_sdk::{Choice, Schedule};
 
 use super::output;
 use super::preview;
@@ -226,9 +227,18 @@ impl<'a> DenoiserTask<'a> {
         Ok(out)
     }
 
-    fn process(&self) -> Process<'a> {
+    fn process<'b>(&self, schedule: &'b dyn Schedule) -> Process<'b>
+    where
+        'a: 'b,
+    {
         let r = self.job.recipe;
-        Process { schedule: &*r.schedule, objective: &*r.objective, weighting: &*r.weighting, timesteps: &*r.timesteps }
+        Process { schedule, objective: &*r.objective, weighting: &*r.weighting, timesteps: &*r.timesteps }
+    }
+
+    /// The schedule for latents B C h w.
+    fn schedule(&self, latents: &Tensor) -> Result<Choice<dyn Schedule>> {
+        let (_, _, height, width) = latents.dims4()?;
+        Ok(self.job.recipe.schedule.sized(height, width))
     }
 
     fn stream(&self, purpose: &str) -> Stream {
@@ -242,10 +252,11 @@ impl Task for DenoiserTask<'_> {
         let (offset, seen) = (update.offset(part), update.images_seen);
         let at = seen + offset as u64;
         let quantiles = stratified(&self.stream("timesteps").at(seen, 0), update.images());
-        let process = self.process();
+        let x0 = self.latents(batch, Some(&self.stream("posterior").at(at, 0)))?;
+        let schedule = self.schedule(&x0)?;
+        let process = self.process(&*schedule);
         let rows: Vec<Row> =
             quantiles[offset..offset + batch.len()].iter().map(|&u| process.drawn(u, &self.learning)).collect();
-        let x0 = self.latents(batch, Some(&self.stream("posterior").at(at, 0)))?;
         let levels: Vec<_> = rows.iter().map(|r| r.noise).collect();
         let seed = self.job.recipe.train.seed;
         let eps = self.job.recipe.noise.draw(&Batch { x0: &x0, levels: &levels, seed, images_seen: at })?;
@@ -279,12 +290,13 @@ impl Task for DenoiserTask<'_> {
             by_size.entry(self.set.items[item].framing.target).or_default().push(item);
         }
         let (mut weighted, mut errors, mut count) = (0.0, vec![0.0; quantiles], 0usize);
-        let process = self.process();
         for items in by_size.values().flat_map(|items| items.chunks(size)) {
             let batch: Vec<Use> = items.iter().map(|&item| plain(item)).collect();
             let (x0, cond) = (self.latents(&batch, None)?, self.conditions(&batch)?);
             let (cond, mask) = (cond.map(|t| Ok(t.detach()))?, self.masks(&batch)?);
             let measure = Measure { distance: &*self.job.recipe.distance, mask: mask.as_ref() };
+            let schedule = self.schedule(&x0)?;
+            let process = self.process(&*schedule);
             for (q, error) in errors.iter_mut().enumerate() {
                 let rows = vec![process.row((q as f64 + 0.5) / quantiles as f64); batch.len()];
                 let noise = |&item: &usize| {

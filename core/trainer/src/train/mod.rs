@@ -9,6 +9,7 @@ mod log;
 mod memory;
 mod output;
 mod preview;
+mod release;
 mod run;
 mod weights;
 
@@ -17,3 +18,4 @@ pub use memory::{peak_bytes, resident_bytes};
 pub use output::{Header, header};
 pub use preview::GroundLuminance;
 pub use run::{Ended, Event, Failed, Observer, Options, Start, StepReport, run};
+pub use weights::matches;

@@ -112,7 +112,8 @@ fn sampled(job: &Job, how: &How, table: &PreviewTable, prompts: &[&str], noise: 
         let geometry = vec![Geometry::plain(height, width); part.len()];
         let cond = sampler.condition(&**model.conditioner(), part, &geometry)?;
         let cond = cond.to(&job.options.device)?.map(|t| Ok(t.detach()))?;
-        let fresh = Stream::new(table.seed, "preview solver noise").at(first as u64, 0);
+        // The sampler counts its steps in the stream, so that the place in the list has to be in the name.
+        let fresh = Stream::new(table.seed, &format!("preview solver noise from {first}"));
         out.extend(decode(vae, &sampler.sample(&start, &cond, &fresh, &mut |_, _| Ok(()))?)?);
     }
     Ok(out)
