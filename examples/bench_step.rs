@@ -1,7 +1,9 @@
 //! One training step of a denoiser, timed: random weights and inputs, the mean squared error, the backward pass, AdamW.
 //! `benches/step` runs it in turn with the same step in PyTorch. Prints one line of JSON.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Error, Result, Tensor};
@@ -9,15 +11,15 @@ use clap::{Parser, ValueEnum};
 use sconce_core::Cond;
 use sconce_core::adapter::Adapter;
 use sconce_core::model::{Backbone, Recompute};
-use sconce_core::optimizer::{Optimizer, Trained};
+use sconce_core::optimizer::{At, Optimizer, Trained};
 use sconce_core::train::peak_bytes;
 use sconce_models::sd::unet::{Config, UNet};
-use sconce_nn::checkpoint::{backward, on_big_stack};
+use sconce_nn::checkpoint::{backward, backward_releasing, on_big_stack};
 use sconce_nn::rng::Stream;
 use sconce_nn::store::Source;
 use sconce_nn::{Param, Store};
 use sconce_plugins::adapter::Lora;
-use sconce_plugins::optimizer::AdamW;
+use sconce_sdk::Choice;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -49,12 +51,18 @@ struct Args {
     /// Keep each block's inputs alone, and compute the rest again for the backward pass.
     #[arg(long)]
     checkpoint: bool,
+    /// How long gradients are kept: until all are known, or each until its weight is updated.
+    #[arg(long, value_enum, default_value = "all")]
+    gradients: Gradients,
     /// Steps that are timed.
     #[arg(long, default_value_t = 10)]
     steps: usize,
     /// Steps before them.
     #[arg(long, default_value_t = 2)]
     warmup: usize,
+    /// The optimizer, by its name in recipes, with its defaults.
+    #[arg(long, default_value = "adamw")]
+    optimizer: String,
     /// Threads of the process.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -65,6 +73,13 @@ struct Args {
 enum Mode {
     Full,
     Lora,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[value(rename_all = "lower")]
+enum Gradients {
+    All,
+    Released,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -100,8 +115,9 @@ fn run(args: &Args) -> Result<()> {
     unet.recompute(if args.checkpoint { Recompute::Blocks } else { Recompute::Nothing });
     let params = trained(args, &store)?;
     let (elements, trains) = (store.elements(), params.iter().map(|p| p.var.elem_count()).sum::<usize>());
-    let adam = AdamW::default();
-    let mut optimizer = adam.start(params.clone())?;
+    let chosen = Choice::<dyn Optimizer>::named(&args.optimizer).map_err(Error::wrap)?;
+    let optimizer = Rc::new(RefCell::new(chosen.start(params.clone())?));
+    let at = At { lr: chosen.lr(), seed: 0, images_seen: 0 };
 
     let normal = |name: &str, dims: &[usize]| Stream::new(1, name).normal(dims, &Device::Cpu);
     let ([channels, height, width], batch) = (args.latent, args.batch);
@@ -111,11 +127,20 @@ fn run(args: &Args) -> Result<()> {
     let time = Tensor::new(time, &Device::Cpu)?; // B
     let cond = conditions(args, unet.config(), &json, normal)?;
 
-    let mut step = || {
+    let step = || {
         let output = unet.forward(&x, &time, &cond)?.to_dtype(DType::F32)?; // B C H W
-        let mut grads = backward(&(output - &target)?.sqr()?.mean_all()?)?;
+        let loss = (output - &target)?.sqr()?.mean_all()?;
+        let mut grads = match args.gradients {
+            Gradients::All => backward(&loss)?,
+            Gradients::Released => {
+                let optimizer = optimizer.clone();
+                let take = move |i, grad: Tensor| optimizer.borrow_mut().update(i, &grad, &at);
+                let places = params.iter().enumerate().map(|(i, p)| (p.var.id(), i)).collect();
+                backward_releasing(&loss, places, Box::new(take))?
+            }
+        };
         let grads: Vec<Option<Tensor>> = params.iter().map(|p| grads.remove(&p.var)).collect();
-        optimizer.step(&grads, adam.lr)
+        optimizer.borrow_mut().step(&grads, &at)
     };
     let mut seconds = Vec::with_capacity(args.steps);
     for i in 0..args.warmup + args.steps {
@@ -162,7 +187,7 @@ fn conditions(
 
 /// What trains: every parameter, or a LoRA on each projection of an attention.
 fn trained(args: &Args, store: &Store) -> Result<Vec<Trained>> {
-    let train = |p: &Param| Ok(Trained { name: p.name().into(), var: p.train()?, lr_factor: 1.0, decays: true });
+    let train = |p: &Param| Ok(Trained::new(p.name(), p.train()?));
     if args.mode == Mode::Full {
         return store.params().iter().map(train).collect();
     }

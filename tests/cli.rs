@@ -54,10 +54,23 @@ fn help_pages() {
 }
 
 #[test]
+fn updates_that_cannot_be_are_refused() {
+    with("bad-released", "gradients = \"released\"\naccumulate = 2\n", &["--set", "optimizer.type=prodigy"]);
+    with("bad-two-averages", "[ema]\ntype = \"constant\"\n", &["--set", "optimizer.type=schedule-free-adamw"]);
+    with("bad-group", "[[train.group]]\ntargets = []\nlr_factor = -1\n", &[]);
+}
+
+#[test]
 fn list_and_show() {
     let place = place();
     snapshot("list-weighting", &place.run(&["list", "weighting"]));
+    snapshot("list-schedule", &place.run(&["list", "schedule"]));
+    snapshot("list-timesteps", &place.run(&["list", "timesteps"]));
+    snapshot("list-lr", &place.run(&["list", "lr"]));
+    snapshot("show-table", &place.run(&["show", "schedule", "table"]));
+    snapshot("show-log-normal-sigma", &place.run(&["show", "timesteps", "log-normal-sigma"]));
     snapshot("list-unknown", &place.run(&["list", "wieghting"]));
+    snapshot("list-optimizer", &place.run(&["list", "optimizer"]));
     snapshot("show-min-snr", &place.run(&["show", "weighting", "min-snr"]));
     snapshot("show-zero-terminal-json", &place.run(&["show", "schedule", "zero-terminal", "--json"]));
     snapshot("show-unknown", &place.run(&["show", "weighting", "min-srn"]));
@@ -67,6 +80,8 @@ fn list_and_show() {
         "objective",
         "weighting",
         "timesteps",
+        "distance",
+        "noise",
         "ema",
         "adapter",
         "optimizer",
@@ -145,6 +160,48 @@ fn a_conversion() {
         &["--set", "model.convert=true"],
     );
     with("check-nothing-converted", "", &["--set", "model.convert=true"]);
+}
+
+/// One picture with its mask, one whose mask is of another size.
+#[test]
+fn masks() {
+    let place = place();
+    for (name, width) in [("wide", 160), ("square", 64)] {
+        let mask = image::GrayImage::from_pixel(width, 96, image::Luma([255]));
+        mask.save(place.path(&format!("pictures/{name}.mask.png"))).expect("a mask");
+    }
+    let recipe = GOOD.replace("path = \"pictures\"", "path = \"pictures\"\nmask = \"file\"");
+    place.write("recipe.toml", &format!("{recipe}mask = {{ outside = 0.1, normalise = \"by-area\" }}\n"));
+    snapshot("check-masks", &place.run(&["check", "recipe.toml"]));
+    place.write("recipe.toml", GOOD);
+    snapshot("check-masks-idle", &place.run(&["check", "recipe.toml"]));
+    with("bad-mask", "mask = { outside = 2.0 }\n", &[]);
+}
+
+#[test]
+fn what_the_loss_is_made_of() {
+    let learned = "[timesteps]\ntype = \"loss-aware\"\nof = \"uniform\"\n[weighting]\ntype = \"uncertainty\"\n[distance]\n\
+                   type = \"huber\"\n[noise]\ntype = \"pyramid\"\n";
+    with("check-learned", learned, &[]);
+    let ends = "[schedule]\ntype = \"zero-terminal\"\nof = { type = \"scaled-linear\" }\n[objective]\ntype = \"v\"\n\
+                [noise]\ntype = \"offset\"\n";
+    with("check-noise-at-the-end", ends, &["--set", "model.convert=true"]);
+    with("bad-distance", "[distance]\ntype = \"hubr\"\n", &[]);
+}
+
+#[test]
+fn noise_of_other_papers() {
+    let convert = &["--set", "model.convert=true"];
+    let edm = "[schedule]\ntype = \"edm\"\n[timesteps]\ntype = \"log-normal-sigma\"\n";
+    with("check-edm", &format!("{edm}[objective]\ntype = \"edm\"\n[weighting]\ntype = \"edm\"\n"), convert);
+    with("check-large-input", &format!("{edm}[objective]\ntype = \"v\"\n"), convert);
+    let flux = "[schedule]\ntype = \"flux-shift\"\n[objective]\ntype = \"flow\"\n[timesteps]\ntype = \"mode\"\n";
+    with("check-size", flux, convert);
+    let steep =
+        "[schedule]\ntype = \"rectified-flow\"\n[objective]\ntype = \"flow\"\n[weighting]\ntype = \"sigma_sqrt\"\n";
+    with("check-steep", steep, convert);
+    with("check-rising", "[schedule]\ntype = \"table\"\nbetas = [0.1, 0.2, 1e-17]\n", convert);
+    with("bad-table", "[schedule]\ntype = \"table\"\nfile = \"nothing.json\"\n", convert);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use sconce_models::diffusers::weight_files;
 use sconce_models::sd::save::scheduler;
 use sconce_nn::weights::{WeightFiles, read_metadata, save};
 use sconce_plugins as _;
-use sconce_sdk::Choice;
+use sconce_sdk::{Choice, Schedule};
 use serde_json::{Value, json};
 
 const COMPONENTS: [&str; 4] = ["unet", "vae", "text_encoder", "text_encoder_2"];
@@ -312,6 +312,39 @@ fn a_saved_scheduler_says_solver_and_spacing_again() -> Result<()> {
     let saved = scheduler(old.as_object().unwrap(), &loaded, &trained)?;
     assert_eq!(saved["_class_name"], "FlowMatchEulerDiscreteScheduler");
     assert_eq!(said(&Value::Object(saved), None, None)?.spacing, trained.spacing);
+    Ok(())
+}
+
+#[test]
+fn schedules_that_the_format_has_no_name_for_come_back_by_their_numbers() -> Result<()> {
+    let (case, folder) = (whole("sd1-a")?, tempfile::tempdir()?);
+    let (family, made) = (family("sd1"), |table: &Value| Choice::<dyn Schedule>::from_table(table).unwrap());
+    let model = family.load(case.path(), &options(DType::F32))?;
+    for schedule in [
+        json!({ "type": "log-snr-shift", "of": { "type": "scaled-linear" }, "by": -1.0, "base_side": 32.0 }),
+        json!({ "type": "table", "betas": [0.001, 0.02, 0.2, 0.6, 1.0] }),
+        json!({ "type": "sigmoid" }),
+        json!({ "type": "edm" }),
+        json!({ "type": "rectified-flow-flux", "max_shift": 1.3 }),
+        json!({ "type": "rectified-flow-sd3" }),
+    ] {
+        let trained_as = Native { schedule: schedule.clone(), ..model.native().clone() };
+        save_as(&*model, folder.path(), &trained_as, DType::F32)?;
+        let objective = json!({ "type": "edm", "sigma_data": 0.7 });
+        let edm = Native { objective: objective.clone(), ..trained_as.clone() };
+        let said = made(&family.native(folder.path())?.schedule);
+        let side = (trained_as.resolution_px / trained_as.latent_px) as usize;
+        let (said, own) = (said.sized(side, side), made(&schedule).sized(side, side));
+        let points = said.grid().unwrap_or(10);
+        for t in (1..=points).map(|i| i as f64 / points as f64) {
+            let share = |s: &Choice<dyn Schedule>| s.at(t).alpha / s.at(t).alpha.hypot(s.at(t).sigma);
+            assert!((share(&said) - share(&own)).abs() < 1e-9, "{schedule} at {t}: {} {}", share(&said), share(&own));
+        }
+        if said.grid().is_some() {
+            save_as(&*model, folder.path(), &edm, DType::F32)?;
+            assert_eq!(family.native(folder.path())?.objective, objective);
+        }
+    }
     Ok(())
 }
 

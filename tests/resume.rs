@@ -17,6 +17,10 @@ const LORA: &str = "components = { unet = 1.0, text_encoder = 0.5 }\n[adapter]\n
 
 /// Snapshots at other times than checkpoints.
 const POST_HOC: &str = "[adapter]\ntype = \"lora\"\nrank = 4\n[ema]\ntype = \"post-hoc\"\nsnapshot_every_images = 3\n";
+/// Everything that learns beside the model, noise that depends on the batch, and masks.
+const LEARNING: &str = "accumulate = 2\nmask = { outside = 0.1, normalise = \"by-area\" }\n[timesteps]\ntype = \"loss-aware\"\nof = \"logit-normal\"\nmemory_images = 20\n\
+                        [weighting]\ntype = \"uncertainty\"\n[distance]\ntype = \"huber\"\n[noise]\ntype = \"pyramid\"\n\
+                        of = { type = \"offset\", of = { type = \"immiscible\" } }\n[adapter]\ntype = \"lora\"\nrank = 2\n";
 
 /// Starts a run, kills it as soon as it has a checkpoint, and goes on.
 fn kill_and_resume(bench: &Bench, more: &[&str]) {
@@ -36,23 +40,42 @@ fn kill_and_resume(bench: &Bench, more: &[&str]) {
     bench.train("killed", &resumed);
 }
 
-fn same_run(more: &str) {
+fn same_run(more: &str, set: &str) {
     let bench = Bench::new(more);
-    let convert = ["--set", "model.convert=true"];
-    bench.train("whole", &convert);
-    kill_and_resume(&bench, &convert);
+    let set = ["--set", "model.convert=true", "--set", set];
+    bench.train("whole", &set);
+    kill_and_resume(&bench, &set);
     assert_eq!(bench.weights("whole"), bench.weights("killed"));
     assert_eq!(bench.log("whole"), bench.log("killed"));
 }
 
 #[test]
 fn a_killed_full_fine_tune_goes_on_to_the_bit() {
-    same_run(FULL);
+    same_run(FULL, "data.source.0.mask=none");
 }
 
 #[test]
 fn a_killed_lora_run_goes_on_to_the_bit() {
-    same_run(LORA);
+    same_run(LORA, "data.source.0.mask=none");
+}
+
+#[test]
+fn a_killed_run_that_learns_its_weights_and_times_goes_on_to_the_bit() {
+    same_run(LEARNING, "data.source.0.mask=alpha");
+}
+
+/// An optimizer with an average of its own, bf16 weights that are rounded at random, gradients that are not kept.
+#[test]
+fn a_killed_schedule_free_run_in_bf16_goes_on_to_the_bit() {
+    let bench = Bench::new(
+        "weights = \"bf16-stochastic\"\ngradients = \"released\"\nclip_norm = 0.0\n[validation]\nshare = 0.5\n\
+         every_images = 12\n",
+    );
+    let more = ["--set", "optimizer.type=schedule-free-adamw", "--set", "optimizer.lr=1e-3"];
+    bench.train("whole", &more);
+    kill_and_resume(&bench, &more);
+    assert_eq!(bench.weights("whole"), bench.weights("killed"));
+    assert_eq!(bench.log("whole"), bench.log("killed"));
 }
 
 /// The snapshots are among the weight files that are compared: none is lost, doubled or different.

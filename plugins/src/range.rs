@@ -61,10 +61,26 @@ pub(crate) fn widths<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<f64>, D::Err
     Ok(widths)
 }
 
+/// Nothing, or finite.
+pub(crate) fn maybe_finite<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+    match Option::<f64>::deserialize(d)? {
+        Some(x) if !x.is_finite() => Err(D::Error::invalid_value(Unexpected::Float(x), &"a finite number")),
+        x => Ok(x),
+    }
+}
+
 /// Nothing, or 1 and more.
 pub(crate) fn maybe_count<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
     match Option::<u64>::deserialize(d)? {
         Some(0) => Err(D::Error::invalid_value(Unexpected::Unsigned(0), &"1 or more")),
+        n => Ok(n),
+    }
+}
+
+/// 1 or more.
+pub(crate) fn count<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    match usize::deserialize(d)? {
+        0 => Err(D::Error::invalid_value(Unexpected::Unsigned(0), &"1 or more")),
         n => Ok(n),
     }
 }

@@ -153,9 +153,10 @@ pub(super) fn recipes(title: &str, all: &[(String, Resolved)]) -> Result<Figure,
             .help("draw recipes whose train.task is \"denoiser\""));
     }
     let each = || all.iter().map(|(_, resolved)| &resolved.recipe);
-    let coverages = each().zip(all).map(|(recipe, (name, _))| {
+    let coverages = all.iter().map(|(name, resolved)| {
+        let (recipe, schedule) = (&resolved.recipe, resolved.schedule(resolved.side_px()));
         let process = Process {
-            schedule: &*recipe.schedule,
+            schedule: &*schedule,
             objective: &*recipe.objective,
             weighting: &*recipe.weighting,
             timesteps: &*recipe.timesteps,
@@ -163,17 +164,20 @@ pub(super) fn recipes(title: &str, all: &[(String, Resolved)]) -> Result<Figure,
         cover(name, &process)
     });
     let coverages = coverages.collect::<Result<Vec<_>, _>>()?;
-    let levels: Vec<_> = each()
-        .map(|r| {
-            let sampling = &r.sampling;
-            sampling.solver.levels(&*sampling.spacing, &*r.schedule, sampling.steps)
+    let levels: Vec<_> = all
+        .iter()
+        .map(|(_, resolved)| {
+            let sampling = &resolved.recipe.sampling;
+            let schedule = resolved.schedule(resolved.native.resolution_px);
+            sampling.solver.levels(&*sampling.spacing, &*schedule, sampling.steps)
         })
         .collect();
     let batch = |r: &sconce_core::recipe::Recipe| (r.data.batch * r.train.accumulate) as u64;
     let rates: Vec<_> = each().map(|r| curves::rate(&*r.lr, r.train.images, batch(r))).collect();
     let averages: Vec<_> = each().map(|r| curves::average(&*r.ema, r.train.images, batch(r))).collect();
     let [sampled, _] = panels::levels(&levels);
-    let mut all_panels: Vec<Panel> = panels::schedules(each().map(|r| &*r.schedule as &dyn Schedule)).into();
+    let schedules: Vec<_> = all.iter().map(|(_, resolved)| resolved.schedule(resolved.side_px())).collect();
+    let mut all_panels: Vec<Panel> = panels::schedules(schedules.iter().map(|schedule| &**schedule)).into();
     all_panels.extend(panels::coverages(&coverages));
     all_panels.extend([sampled, panels::rates(&rates)]);
     all_panels.extend(panels::averages(&averages));

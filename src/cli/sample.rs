@@ -298,6 +298,7 @@ fn compact(table: &Value) -> String {
         ("type", Value::String(name)) => name.clone(),
         (key, Value::Object(_)) => format!("{key} = ({})", compact(value)),
         (key, Value::String(text)) => format!("{key} = {text}"),
+        (key, Value::Array(items)) if items.len() > 8 => format!("{key} = {} values", items.len()),
         (key, value) => format!("{key} = {value}"),
     };
     map.iter().map(field).collect::<Vec<_>>().join(", ")

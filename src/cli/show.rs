@@ -87,6 +87,10 @@ fn text(plugin: &Plugin, defaults: Option<&Value>) -> String {
         let _ = write!(out, "\nAlso known as: {}\n", plugin.aliases.join(", "));
     }
     let _ = write!(out, "\nIn a recipe:\n  [{}]\n  type = \"{}\"\n", plugin.kind, plugin.name);
+    let example = schema.get("examples").and_then(|examples| examples.get(0)).and_then(Value::as_object);
+    for (field, value) in example.into_iter().flatten() {
+        let _ = writeln!(out, "  {field} = {value}");
+    }
     let _ = write!(out, "\nRegistered by {} {}\n", plugin.krate, plugin.version);
     out
 }

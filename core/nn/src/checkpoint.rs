@@ -4,44 +4,92 @@
 //! [`GradStore`], and no list of parameters is needed: the variables are found in the recomputed graph.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use candle_core::backprop::GradStore;
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{Result, Tensor, TensorId, Var, bail};
 
 use crate::function::{function, trains};
+use crate::uses::{self, Use};
 
 thread_local! {
     /// The gradients of variables, from our own operations and from inside checkpointed blocks, while a [`backward`] runs
     /// on this thread.
-    static SINK: RefCell<Option<GradStore>> = const { RefCell::new(None) };
+    static SINK: RefCell<Option<Sink>> = const { RefCell::new(None) };
 }
+
+#[derive(Default)]
+struct Sink {
+    grads: GradStore,
+    release: Option<Release>,
+}
+
+/// Who takes the gradients of some variables as soon as they are whole.
+struct Release {
+    places: HashMap<TensorId, usize>,
+    take: Box<Take>,
+    taken: HashSet<TensorId>,
+}
+
+/// Takes the whole gradient of the variable with this number.
+pub type Take = dyn FnMut(usize, Tensor) -> Result<()>;
 
 /// All gradients of the scalar `loss`: `loss.backward()`, and the variables inside checkpointed blocks too.
 pub fn backward(loss: &Tensor) -> Result<GradStore> {
-    struct Open(Option<GradStore>);
+    Ok(with_sink(loss, Sink::default())?.0)
+}
+
+/// [`backward`] that hands the gradient of each variable in `places` to `take`, with its number, as soon as every
+/// operation of ours that uses the variable has added its part; `take` may change the variable in place, since nothing
+/// reads its value any more. What candle's own operations alone use comes back at the end, as from [`backward`].
+///
+/// # Errors
+/// If a variable is used by operations of both kinds: parts of its gradient would come after it was taken.
+pub fn backward_releasing(loss: &Tensor, places: HashMap<TensorId, usize>, take: Box<Take>) -> Result<GradStore> {
+    let release = Release { places, take, taken: HashSet::new() };
+    let (grads, release) = with_sink(loss, Sink { release: Some(release), ..Sink::default() })?;
+    match release.is_some_and(|r| grads.get_ids().any(|id| r.taken.contains(id))) {
+        true => bail!(
+            "a weight is used both by an operation of sconce_nn and by one of candle's own, so that its gradient comes \
+             in parts, and cannot be released early: keep all gradients (train.gradients = \"all\")"
+        ),
+        false => Ok(grads),
+    }
+}
+
+fn with_sink(loss: &Tensor, sink: Sink) -> Result<(GradStore, Option<Release>)> {
+    struct Open(Option<Sink>);
     impl Drop for Open {
         fn drop(&mut self) {
             SINK.set(self.0.take());
         }
     }
-    let outer = Open(SINK.replace(Some(GradStore::default())));
+    let outer = Open(SINK.replace(Some(sink)));
     let mut grads = loss.backward()?;
     let inside = SINK.take().expect("blocks add to the sink and leave it in place");
     drop(outer);
-    grads.extend(inside)?;
-    Ok(grads)
+    grads.extend(inside.grads)?;
+    Ok((grads, inside.release))
 }
 
 /// Adds to the gradient of `variable` in the sink, or gives it back where none is open.
 pub(crate) fn sink(variable: &Tensor, grad: Tensor) -> Result<Option<Tensor>> {
     SINK.with_borrow_mut(|sink| {
         let Some(sink) = sink else { return Ok(Some(grad)) };
-        let sum = match sink.remove(variable) {
+        let sum = match sink.grads.remove(variable) {
             Some(sum) => (sum + grad)?,
             None => grad,
         };
-        sink.insert(variable, sum.detach());
+        if let Some(release) = &mut sink.release
+            && let Some(&place) = release.places.get(&variable.id())
+            && uses::left(variable.id()) == 0
+        {
+            release.taken.insert(variable.id());
+            (release.take)(place, sum.detach())?;
+            return Ok(None);
+        }
+        sink.grads.insert(variable, sum.detach());
         Ok(None)
     })
 }
@@ -72,7 +120,8 @@ where
 {
     let kept: Vec<Tensor> = inputs.iter().map(|x| x.detach()).collect();
     let tracked: Vec<usize> = (0..inputs.len()).filter(|&i| trains(inputs[i])).collect();
-    let out = f(&kept)?;
+    let (out, used) = uses::recorded(|| f(&kept));
+    let out = out?;
     if tracked.is_empty() && !trains(&out) {
         return Ok(out);
     }
@@ -85,8 +134,10 @@ where
         leaves.push(&token);
     }
     let fill = slots.clone();
+    // Until the block runs again, its uses of variables count as if its operations were there.
+    let used = Mutex::new(used);
     let recompute = move |dy: &Tensor| {
-        let grads = block_grads(&f, &kept, &tracked, dy)?;
+        let grads = block_grads(&f, &kept, &tracked, dy, &used)?;
         *fill.lock().expect("no holder of this lock panics") = grads;
         Ok(())
     };
@@ -131,7 +182,13 @@ fn hand_on(
 }
 
 /// Runs the block again with a graph. Returns the gradients of the tracked inputs; those of variables go to the sink.
-fn block_grads(f: &Block, kept: &[Tensor], tracked: &[usize], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+fn block_grads(
+    f: &Block,
+    kept: &[Tensor],
+    tracked: &[usize],
+    dy: &Tensor,
+    used: &Mutex<Vec<Use>>,
+) -> Result<Vec<Option<Tensor>>> {
     if SINK.with_borrow(Option::is_none) {
         bail!("a checkpointed block is part of this loss: take its gradients with sconce_nn::checkpoint::backward");
     }
@@ -140,12 +197,13 @@ fn block_grads(f: &Block, kept: &[Tensor], tracked: &[usize], dy: &Tensor) -> Re
         inputs[i] = Var::from_tensor(&kept[i])?.into_inner();
     }
     let out = f(&inputs)?;
+    used.lock().expect("no holder of this lock panics").clear();
     let dy = dy.clone();
     let root = Tensor::zeros((), out.dtype(), out.device())?;
     let root = function("checkpoint_root", &[&out], root, move |_| Ok(vec![Some(dy.clone())]))?;
     let mut grads = root.backward()?;
     let ours = tracked.iter().map(|&i| {
-        let aside = SINK.with_borrow_mut(|sink| sink.as_mut().expect("checked above").remove(&inputs[i]));
+        let aside = SINK.with_borrow_mut(|sink| sink.as_mut().expect("checked above").grads.remove(&inputs[i]));
         match (grads.remove(&inputs[i]), aside) {
             (Some(a), Some(b)) => (a + b).map(Some),
             (None, None) => kept[i].zeros_like().map(Some), // unused, but candle insists
@@ -159,15 +217,17 @@ fn block_grads(f: &Block, kept: &[Tensor], tracked: &[usize], dy: &Tensor) -> Re
             inside.insert(variable, grad.detach());
         }
     }
-    SINK.with_borrow_mut(|sink| sink.as_mut().expect("checked above").extend(inside))?;
+    SINK.with_borrow_mut(|sink| sink.as_mut().expect("checked above").grads.extend(inside))?;
     Ok(ours)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
     use crate::gradcheck::pseudo_random;
-    use candle_core::TensorId;
+    use crate::ops::linear;
 
     fn var(shape: &[usize], seed: u64) -> Var {
         Var::from_tensor(&pseudo_random(shape, seed).unwrap()).unwrap()
@@ -280,6 +340,42 @@ mod tests {
         let error = out.backward().unwrap_err().to_string();
         assert!(error.contains("checkpoint::backward"), "{error}");
         backward(&out).unwrap();
+    }
+
+    #[test]
+    fn a_gradient_is_taken_once_and_whole() {
+        let (w, shared, x) = (var(&[6, 6], 1), var(&[6, 6], 2), var(&[3, 6], 3));
+        let loss = || {
+            let (a, b) = (w.clone(), shared.clone());
+            let h = checkpoint(&[&linear(&x, &shared, None)?], move |h| {
+                linear(&linear(&h[0], &a, None)?, &b, None)?.tanh()
+            })?;
+            let b = shared.clone();
+            checkpoint(&[&h], move |h| linear(&h[0], &b, None))?.sqr()?.sum_all()
+        };
+        let all = backward(&loss().unwrap()).unwrap();
+        let taken = Rc::new(RefCell::new(Vec::new()));
+        let list = taken.clone();
+        let take = move |place, grad: Tensor| {
+            let bits = grad.flatten_all()?.to_vec1::<f64>()?.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+            list.borrow_mut().push((place, bits));
+            Ok(())
+        };
+        let places = HashMap::from([(w.id(), 0), (shared.id(), 1)]);
+        let rest = backward_releasing(&loss().unwrap(), places, Box::new(take)).unwrap();
+        // The shared weight's first use is the last that the backward pass comes to.
+        assert_eq!(*taken.borrow(), [(0, bits(&all, &w)), (1, bits(&all, &shared))]);
+        assert!(rest.get(&w).is_none() && rest.get(&shared).is_none());
+        assert_eq!(bits(&rest, &x), bits(&all, &x));
+    }
+
+    #[test]
+    fn a_gradient_that_comes_in_parts_is_not_released() {
+        let (w, x) = (var(&[6, 6], 1), pseudo_random(&[3, 6], 2).unwrap());
+        let loss = (linear(&x, &w, None).unwrap() + x.matmul(&w).unwrap()).unwrap().sum_all().unwrap();
+        let places = HashMap::from([(w.id(), 0)]);
+        let error = backward_releasing(&loss, places, Box::new(|_, _| Ok(()))).unwrap_err().to_string();
+        assert!(error.contains("in parts"), "{error}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use candle_core::{
 };
 
 use crate::checkpoint;
+use crate::uses::Use;
 
 /// The vector-Jacobian product: from the output and its gradient to the gradients of the inputs, in their order.
 /// What it returns for an input that nothing trains is ignored; ask [`trains`] to save the work.
@@ -81,8 +82,9 @@ pub fn function_of_output(
 ) -> Result<Tensor> {
     let out = out.into();
     let tracked: Vec<usize> = (0..inputs.len()).filter(|&i| trains(inputs[i])).collect();
-    let variables = tracked.iter().map(|&i| inputs[i].is_variable().then(|| inputs[i].clone())).collect();
-    let node = Node { name, out: Mutex::new(Some(out)), vjp: Box::new(vjp), tracked: tracked.clone(), variables };
+    let variables: Vec<_> = tracked.iter().map(|&i| inputs[i].is_variable().then(|| inputs[i].clone())).collect();
+    let uses = Mutex::new(variables.iter().map(|v| v.as_ref().map(|v| Use::of(v.id()))).collect());
+    let node = Node { name, out: Mutex::new(Some(out)), vjp: Box::new(vjp), tracked: tracked.clone(), variables, uses };
     match tracked[..] {
         [] => node.take()?.tensor(),
         [a] => inputs[a].apply_op1(node),
@@ -99,6 +101,8 @@ struct Node {
     tracked: Vec<usize>,
     /// Those of the tracked inputs that are variables.
     variables: Vec<Option<Tensor>>,
+    /// One of each of them, until its gradient is computed.
+    uses: Mutex<Vec<Option<Use>>>,
 }
 
 impl Node {
@@ -147,8 +151,11 @@ impl Node {
     fn grads(&self, out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let mut all = (self.vjp)(&out.detach(), &grad.contiguous()?.detach())?;
         let mut out = [None, None, None];
+        let uses = std::mem::take(&mut *self.uses.lock().expect("no holder of this lock panics"));
+        let mut uses = uses.into_iter();
         for ((slot, &i), variable) in out.iter_mut().zip(&self.tracked).zip(&self.variables) {
             let grad = all.get_mut(i).and_then(Option::take);
+            drop(uses.next());
             *slot = match (variable, grad) {
                 (Some(variable), Some(grad)) => checkpoint::sink(variable, grad)?,
                 (_, grad) => grad,

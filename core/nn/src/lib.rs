@@ -17,7 +17,9 @@ pub mod inplace;
 pub mod layers;
 pub mod ops;
 pub mod rng;
+pub mod rounding;
 pub mod store;
+mod uses;
 pub mod weights;
 
 pub use candle_core::{self as candle, DType, Device, Result, Tensor, Var};

@@ -43,6 +43,11 @@ impl Stream {
         [a << 32 | b, c << 32 | d]
     }
 
+    /// `n` times 64 random bits.
+    pub fn words(&self, n: usize) -> Vec<u64> {
+        self.fill(n, |bits| bits)
+    }
+
     /// `n` numbers, uniform in [0, 1) with 53 random bits.
     pub fn uniform(&self, n: usize) -> Vec<f64> {
         self.fill(n, |bits| bits.map(unit))

@@ -79,10 +79,15 @@ impl Param {
 
     /// Makes it a variable, with an f32 master value whatever the stored type was.
     pub fn train(&self) -> Result<Var> {
+        self.train_as(DType::F32)
+    }
+
+    /// Makes it a variable of type `dtype`.
+    pub fn train_as(&self, dtype: DType) -> Result<Var> {
         let mut value = self.0.value.write().expect("no writer panics");
         let var = match &*value {
             Value::Trains(v) => v.clone(),
-            Value::Frozen(t) => Var::from_tensor(&t.to_dtype(DType::F32)?.contiguous()?)?,
+            Value::Frozen(t) => Var::from_tensor(&t.to_dtype(dtype)?.contiguous()?)?,
         };
         *value = Value::Trains(var.clone());
         Ok(var)

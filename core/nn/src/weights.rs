@@ -156,6 +156,17 @@ impl WeightFiles {
             let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
         }
     }
+
+    /// Reads one tensor in the type that it is stored as.
+    pub fn stored(&self, name: &str, device: &Device) -> Result<Tensor> {
+        let dtype = match self.index.get(name).map(|e| e.dtype) {
+            Some(Dtype::F64) => DType::F64,
+            Some(Dtype::F16) => DType::F16,
+            Some(Dtype::BF16) => DType::BF16,
+            _ => DType::F32,
+        };
+        self.tensor(name, dtype, device)
+    }
 }
 
 /// The `__metadata__` of a safetensors file.

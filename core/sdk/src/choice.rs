@@ -58,6 +58,12 @@ impl<K: Kind + ?Sized> Choice<K> {
         &self.object
     }
 
+    /// The same choice with another object: what a wrapper puts in place of a schedule at one picture size. Name and
+    /// parameters stay those of the choice.
+    pub fn with(&self, object: Arc<K>) -> Self {
+        Self { object, ..self.clone() }
+    }
+
     /// The whole table with every default filled in: `type` first.
     pub fn table(&self) -> Value {
         let mut map = Map::new();
@@ -66,6 +72,13 @@ impl<K: Kind + ?Sized> Choice<K> {
             map.extend(params.iter().map(|(k, v)| (k.clone(), v.clone())));
         }
         Value::Object(map)
+    }
+}
+
+impl Choice<dyn crate::Schedule> {
+    /// The schedule for latents of this many rows and columns: itself, where the size does not matter.
+    pub fn sized(&self, height: usize, width: usize) -> Self {
+        self.at_size(height, width).map_or_else(|| self.clone(), |object| self.with(object))
     }
 }
 

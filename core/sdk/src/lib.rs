@@ -34,6 +34,7 @@
 pub mod average;
 pub mod choice;
 pub mod kinds;
+pub mod learned;
 pub mod names;
 pub mod noise;
 pub mod registry;
@@ -41,7 +42,8 @@ pub mod testkit;
 
 pub use average::{Profile, Snapshots, Stored, Track};
 pub use choice::Choice;
-pub use kinds::{EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+pub use kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+pub use learned::{Learned, Observation, SamplerState, WeightingState};
 pub use noise::{Level, Noise};
 pub use registry::{Kind, ParamError, Plugin};
 
@@ -52,8 +54,9 @@ pub use {schemars, serde, serde_json};
 /// What a plugin file imports.
 pub mod prelude {
     pub use crate::{
-        Choice, EmaStrategy, Level, LrSchedule, Noise, Objective, Profile, Schedule, Snapshots, Spacing, Stored,
-        TimestepSampler, Track, Weighting, register,
+        Choice, Distance, EmaStrategy, Learned, Level, LrSchedule, Noise, Objective, Observation, Profile,
+        SamplerState, Schedule, Snapshots, Spacing, Stored, TimestepSampler, Track, Weighting, WeightingState,
+        register,
     };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};

@@ -15,6 +15,12 @@ pub struct Noise {
 }
 
 impl Noise {
+    /// A variance-preserving level, alpha² + sigma² = 1, on the circle at the angular speed d angle/dt: (alpha, sigma) =
+    /// (cos, sin) of an angle that grows from 0 at data to pi/2 at noise.
+    pub fn preserving(alpha: f64, sigma: f64, speed: f64) -> Self {
+        Self { alpha, sigma, d_alpha: -sigma * speed, d_sigma: alpha * speed }
+    }
+
     /// Signal-to-noise ratio alpha²/sigma² (0 at a zero-terminal t = 1, infinite without noise).
     pub fn snr(&self) -> f64 {
         (self.alpha / self.sigma).powi(2)
@@ -23,6 +29,11 @@ impl Noise {
     /// lambda = ln(alpha²/sigma²).
     pub fn log_snr(&self) -> f64 {
         2.0 * (self.alpha.ln() - self.sigma.ln())
+    }
+
+    /// d lambda/dt, below 0; infinite where there is no signal or no noise.
+    pub fn log_snr_slope(&self) -> f64 {
+        2.0 * (self.d_alpha * self.sigma - self.d_sigma * self.alpha) / (self.alpha * self.sigma)
     }
 
     /// D = alpha b - sigma a, the determinant of (x0, eps) -> (x_t, y) for an output y = a x0 + b eps.

@@ -14,12 +14,15 @@
 //! testkit::schedule(&Straight {}, 0.2, 0.7).unwrap();
 //! ```
 
-use serde_json::json;
+use std::f64::consts::FRAC_PI_2;
+
+use serde_json::{Value, json};
 
 use crate::choice::Choice;
-use crate::kinds::{EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+use crate::kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+use crate::learned::{Learned, Observation, SamplerState};
 use crate::noise::Noise;
-use crate::registry::{self, Kind, ParamError};
+use crate::registry::{self, Kind, ParamError, Plugin};
 
 /// Nothing, or what does not hold and where.
 pub type Law = Result<(), String>;
@@ -32,23 +35,40 @@ fn near(a: f64, b: f64, tolerance: f64) -> bool {
     (a - b).abs() <= tolerance * (1.0 + a.abs().max(b.abs()))
 }
 
-/// Every registered plugin of a kind with its defaults. One that needs another plugin in `of` comes once around each of
-/// the rest.
+/// Every registered plugin of a kind with its defaults; one that has none, with each of the examples in its schema. One
+/// that needs another plugin in `of` comes once around each of these.
 pub fn instances<K: Kind + ?Sized>() -> Result<Vec<Choice<K>>, ParamError> {
     let (mut made, mut wrappers) = (Vec::new(), Vec::new());
     for plugin in registry::of_kind(K::NAME)? {
-        match Choice::<K>::named(plugin.name) {
-            Ok(choice) => made.push(choice),
-            Err(e) if e.message.contains("missing field `of`") => wrappers.push(plugin.name),
-            Err(e) => return Err(e.within(plugin.name)),
+        match (Choice::<K>::named(plugin.name), examples(plugin)) {
+            (Ok(choice), _) => made.push(choice),
+            (Err(e), _) if e.message.contains("missing field `of`") => wrappers.push(plugin.name),
+            (Err(e), tables) if tables.is_empty() => return Err(e.within(plugin.name)),
+            (Err(_), tables) => {
+                for table in tables {
+                    made.push(Choice::from_table(&table).map_err(|e| e.within(plugin.name))?);
+                }
+            }
         }
     }
-    for name in wrappers {
-        for inner in made.clone() {
-            made.push(Choice::from_table(&json!({ "type": name, "of": inner.table() }))?);
-        }
-    }
+    let wrapped = |name: &&str, inner: &Choice<K>| Choice::from_table(&json!({ "type": name, "of": inner.table() }));
+    let around: Vec<Choice<K>> = wrappers
+        .iter()
+        .flat_map(|name| made.iter().map(move |inner| wrapped(name, inner)))
+        .collect::<Result<_, _>>()?;
+    made.extend(around);
     Ok(made)
+}
+
+/// The tables that a plugin's schema gives as examples.
+fn examples(plugin: &Plugin) -> Vec<Value> {
+    let schema = (plugin.schema)().to_value();
+    let examples = schema.get("examples").and_then(Value::as_array).cloned().unwrap_or_default();
+    let named = |mut table: Value| {
+        table["type"] = plugin.name.into();
+        table
+    };
+    examples.into_iter().map(named).collect()
 }
 
 /// The laws of a schedule, looked at from two times in [0, 1], the second at least 1e-6 later: amounts are finite and not
@@ -67,6 +87,8 @@ pub fn schedule(schedule: &dyn Schedule, t: f64, later: f64) -> Law {
 /// The derivatives at t, and at the nearest point of a discrete schedule.
 fn differences(schedule: &dyn Schedule, t: f64) -> Law {
     const H: f64 = 1e-8;
+    // Some schedules are as steep as a root where there is no signal or no noise.
+    let step = |t: f64| H.min(1e-3 * t.min(1.0 - t));
     let places = match schedule.grid().map(|n| n as f64) {
         // Only in a cell's inside, or on a point exactly, is the interpolant as smooth as a difference needs it.
         Some(n) => {
@@ -77,8 +99,9 @@ fn differences(schedule: &dyn Schedule, t: f64) -> Law {
         None => vec![t],
     };
     for t in places.into_iter().filter(|t| (H..=1.0 - H).contains(t)) {
-        let (before, here, after) = (schedule.at(t - H), schedule.at(t), schedule.at(t + H));
-        let slope = |f: fn(&Noise) -> f64| (f(&after) - f(&before)) / (2.0 * H);
+        let [from, to] = [t - step(t), t + step(t)];
+        let (before, here, after) = (schedule.at(from), schedule.at(t), schedule.at(to));
+        let slope = |f: fn(&Noise) -> f64| (f(&after) - f(&before)) / (to - from);
         let (alpha, sigma) = (slope(|n| n.alpha), slope(|n| n.sigma));
         let right = near(alpha, here.d_alpha, 1e-4) && near(sigma, here.d_sigma, 1e-4);
         holds(right, || format!("at t = {t} the differences are {alpha} and {sigma}, the derivatives {here:?}"))?;
@@ -122,11 +145,90 @@ pub fn weighting_of_data(weighting: &dyn Weighting, noise: &Noise, targets: &[[f
     holds(alike, || format!("the weights on the data are {weights:?} for {targets:?} at {noise:?}"))
 }
 
-/// The laws of a timestep sampler at two quantiles in [0, 1), the second not smaller: it rises, and stays in [0, 1].
-pub fn timesteps(sampler: &dyn TimestepSampler, u: f64, later: f64) -> Law {
-    let (here, there) = (sampler.quantile(u), sampler.quantile(later));
+/// The laws of a timestep sampler at two quantiles in [0, 1), the second not smaller: it rises, stays in [0, 1], and the
+/// distribution function gives the quantiles back.
+pub fn timesteps(sampler: &dyn TimestepSampler, schedule: &dyn Schedule, u: f64, later: f64) -> Law {
+    let (here, there) = (sampler.quantile(u, schedule), sampler.quantile(later, schedule));
     let right = here <= there && here >= 0.0 && there <= 1.0;
-    holds(right, || format!("the quantiles {u} and {later} are {here} and {there}"))
+    holds(right, || format!("the quantiles {u} and {later} are {here} and {there}"))?;
+    // A share of the draws may be at one time: every u up to the distribution function gives it.
+    let share = sampler.cumulative(here, schedule);
+    let again = sampler.quantile(0.5 * (u + share), schedule);
+    let right = share >= u - 1e-9 && near(again, here, 1e-6);
+    holds(right, || format!("t = {here} is the quantile {u}, and there the distribution function is {share}"))
+}
+
+/// The law of a sampler's density: on each twentieth of [0, 1] its integral is the share of the draws.
+pub fn density(sampler: &dyn TimestepSampler, schedule: &dyn Schedule) -> Law {
+    const PARTS: usize = 20;
+    const POINTS: usize = 2000;
+    let mut below = 0.0;
+    for part in 0..PARTS {
+        let (from, to) = (part as f64 / PARTS as f64, (part + 1) as f64 / PARTS as f64);
+        // t = from + (to - from) sin²(s): even steps of s tame a density that is infinite at an end.
+        let ds = FRAC_PI_2 / POINTS as f64;
+        let term = |i: usize| {
+            let (sin, cos) = ((i as f64 + 0.5) * ds).sin_cos();
+            sampler.density(from + (to - from) * sin * sin, schedule) * 2.0 * sin * cos * ds
+        };
+        let integral = (to - from) * (0..POINTS).map(term).sum::<f64>();
+        let share = sampler.cumulative(to, schedule);
+        let right = (integral - (share - below)).abs() < 1e-4 + 1e-2 * integral;
+        holds(right, || format!("from t = {from} to {to} the density is {integral}, the share {}", share - below))?;
+        below = share;
+    }
+    holds(near(below, 1.0, 1e-9), || format!("only {below} of the draws are in [0, 1]"))
+}
+
+/// The laws of what a sampler learned, at a quantile in [0, 1): the map rises within [0, 1], its weight is its derivative,
+/// and the mean weight over all draws is 1.
+pub fn sampler_state(state: &dyn SamplerState, u: f64) -> Law {
+    const H: f64 = 1e-7;
+    const DRAWS: usize = 10_000;
+    let u = u.clamp(2.0 * H, 1.0 - 2.0 * H);
+    let [[before, low], [here, weight], [after, high]] = [u - H, u, u + H].map(|u| state.map(u));
+    let rises = before < here && here < after && before >= 0.0 && after <= 1.0;
+    holds(rises && weight > 0.0, || {
+        format!("at u = {u} the map goes {before}, {here}, {after}, its weight is {weight}")
+    })?;
+    // A map may have kinks; the difference across one lies between the slopes on its sides.
+    let slope = (after - before) / (2.0 * H);
+    let right = near(slope, slope.clamp(low.min(high), low.max(high)), 1e-6);
+    holds(right, || format!("at u = {u} the weight is {weight}, the map's slope {slope}"))?;
+    let draws = (0..DRAWS).map(|i| state.map((i as f64 + 0.5) / DRAWS as f64));
+    let (mean, middle) = draws.fold((0.0, 0.0), |(mean, middle), [v, weight]| (mean + weight, middle + weight * v));
+    let (mean, middle) = (mean / DRAWS as f64, middle / DRAWS as f64);
+    let unbiased = near(mean, 1.0, 1e-2) && near(middle, 0.5, 1e-2);
+    holds(unbiased, || format!("the mean weight is {mean}, the weighted mean quantile {middle}"))
+}
+
+/// The law of everything learned: a state that is saved and restored into a fresh one goes on to the bit.
+pub fn learned<S: Learned + ?Sized>(state: &mut S, fresh: &mut S, seen: &[Observation]) -> Law {
+    fresh.restore(&state.save())?;
+    let bits = |s: &S| s.save().into_iter().map(f64::to_bits).collect::<Vec<_>>();
+    state.observe(seen);
+    fresh.observe(seen);
+    holds(bits(state) == bits(fresh), || "a restored state goes on otherwise".to_owned())?;
+    let mut short = state.save();
+    short.pop();
+    holds(short.len() + 1 < 2 || fresh.restore(&short).is_err(), || "a state that is cut short is taken".to_owned())
+}
+
+/// The laws of a distance at two differences of any sign: 0 at 0, even, growing with |d|, its slope its derivative, and
+/// a width that is finite and above 0.
+pub fn distance(distance: &dyn Distance, d: f64, further: f64, t: f64, noise: &Noise) -> Law {
+    const H: f64 = 1e-5;
+    let width = distance.width(t, noise);
+    holds(width.is_finite() && width > 0.0, || format!("the width at t = {t}, {noise:?}, is {width}"))?;
+    let rho = |d: f64| distance.at(d, width)[0];
+    let (small, large) = (d.abs().min(further.abs()), d.abs().max(further.abs()));
+    holds(rho(0.0) == 0.0 && distance.at(0.0, width)[1] == 0.0, || format!("rho(0) is {}", rho(0.0)))?;
+    holds(near(rho(d), rho(-d), 1e-12), || format!("rho({d}) is {}, rho({}) is {}", rho(d), -d, rho(-d)))?;
+    holds(rho(small) <= rho(large), || format!("rho falls from {small} to {large}"))?;
+    let (slope, difference) = (distance.at(d, width)[1], (rho(d + H) - rho(d - H)) / (2.0 * H));
+    // The third derivative grows as the width shrinks.
+    let right = near(slope, difference, 1e-6 + (H / width).powi(2));
+    holds(right, || format!("at {d} with width {width} the slope is {slope}, the difference {difference}"))
 }
 
 /// The laws of an average, after a step of `batch` images that ends at `images_seen`: every decay is in [0, 1], that of a

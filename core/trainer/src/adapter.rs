@@ -57,6 +57,11 @@ pub trait Adapter: Send + Sync {
     /// Patterns of the layers to adapt, with `*` for any text: `*.attn*.to_q`. Matched against `component.path`.
     fn targets(&self) -> &[String];
 
+    /// Factor on the learning rate of the trained tensor with this short name.
+    fn lr_factor(&self, _short: &str) -> f64 {
+        1.0
+    }
+
     /// A fresh adapter for one layer, which leaves the layer's output as it is until it trains.
     fn build(&self, component: &str, layer: &Adapted, init: &Stream) -> Result<Attached>;
 

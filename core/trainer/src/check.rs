@@ -5,6 +5,7 @@
 mod data;
 mod memory;
 mod noise;
+mod step;
 
 pub(crate) use noise::percent;
 
@@ -121,6 +122,11 @@ fn run(resolved: &Resolved, report: &mut Report) {
         format!("{} {how}", parts.join(", ")),
         json!({ "task": train.task, "components": train.components, "adapter": recipe.adapter }),
     );
+    for group in &train.group {
+        let decay = group.weight_decay.map_or(String::new(), |d| format!(", weight decay {d}"));
+        let text = format!("{}: {} times the rate{decay}", group.targets.join(", "), group.lr_factor);
+        report.fact("group", text, json!(group));
+    }
     report.fact(
         "run",
         format!("{} images: {updates} updates of {batch}, seed {}", train.images, train.seed),
@@ -193,6 +199,10 @@ pub fn in_one_line(table: &Value) -> String {
                 fields if fields.is_empty() => name.to_owned(),
                 fields => format!("{name} {{ {fields} }}").trim_start().to_owned(),
             }
+        }
+        Value::Array(items) if items.len() > 8 => {
+            let (first, last) = (in_one_line(&items[0]), in_one_line(&items[items.len() - 1]));
+            format!("[{first} … {last}: {} values]", items.len())
         }
         Value::String(text) if text.contains(char::is_whitespace) => format!("\"{text}\""),
         Value::String(text) => text.clone(),

@@ -75,8 +75,9 @@ pub fn coverage(resolved: &Resolved) -> Result<Coverage, String> {
     if recipe.train.task != Task::Denoiser {
         return Err(format!("`{}` trains an autoencoder, which knows no noise levels", resolved.name));
     }
+    let schedule = resolved.schedule(resolved.side_px());
     let process = Process {
-        schedule: &*recipe.schedule,
+        schedule: &*schedule,
         objective: &*recipe.objective,
         weighting: &*recipe.weighting,
         timesteps: &*recipe.timesteps,

@@ -13,7 +13,7 @@
 //! of v, |v' - v|² = |eps' - eps|² (alpha² + sigma²)/alpha², is what stays finite at both ends, so w is scaled until
 //! w(lambda)/(1 + e^-lambda), the weight on the error of v, has area 1. That share is the "effective weight" here.
 
-use sconce_sdk::{EmaStrategy, LrSchedule, Noise, Schedule, TimestepSampler};
+use sconce_sdk::{EmaStrategy, LrSchedule, Noise, Schedule};
 use serde::Serialize;
 
 use crate::step::Process;
@@ -117,7 +117,8 @@ impl Coverage {
                 Some(_) => (to, edges.get(i + 2).map_or(f64::INFINITY, |&next| 0.5 * (log_snr(from) - log_snr(next)))),
                 None => (0.5 * (from + to), log_snr(from) - log_snr(to)),
             };
-            let draws = below(timesteps, to) - if i == 0 { 0.0 } else { below(timesteps, from) };
+            let draws =
+                timesteps.cumulative(to, schedule) - if i == 0 { 0.0 } else { timesteps.cumulative(from, schedule) };
             let noise = schedule.at(t);
             let target = objective.target(&noise);
             let factor = if draws > 0.0 { weighting.on_output(&noise, target) } else { 0.0 };
@@ -206,23 +207,6 @@ fn close(cells: &mut [Cell]) {
         cells[0].span = cells[1].span.powi(2) / cells[2].span;
         cells[finite - 1].span = cells[finite - 2].span.powi(2) / cells[finite - 3].span;
     }
-}
-
-/// The share of the draws at or before t: the quantile function, inverted.
-fn below(sampler: &dyn TimestepSampler, t: f64) -> f64 {
-    if t >= 1.0 {
-        return 1.0;
-    }
-    if sampler.quantile(0.0) > t {
-        return 0.0;
-    }
-    let (mut low, mut high) = (0.0, 1.0);
-    // 52 halvings stay below 1, which is not a quantile.
-    for _ in 0..52 {
-        let mid = 0.5 * (low + high);
-        if sampler.quantile(mid) <= t { low = mid } else { high = mid }
-    }
-    high
 }
 
 /// Signal and noise over t: at the points of a discrete schedule, else at 401 times.

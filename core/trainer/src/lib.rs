@@ -7,13 +7,17 @@ pub mod cond;
 pub mod curves;
 pub mod data;
 mod digest;
+pub mod distance;
 pub mod embedded;
+pub mod learning;
 pub mod model;
+pub mod noise;
 pub mod optimizer;
 pub mod recipe;
 pub mod sample;
 pub mod solver;
 pub mod step;
+pub mod stratified;
 pub mod train;
 
 pub use cond::Cond;

@@ -168,6 +168,8 @@ pub struct Native {
     pub solver: Value,
     /// The side of the pictures it was trained on, in pixels.
     pub resolution_px: u32,
+    /// Pixels that a latent's side stands for.
+    pub latent_px: u32,
     /// Where each fact was read: field to file and key, or "the family's rule".
     pub evidence: BTreeMap<String, String>,
 }

@@ -53,7 +53,9 @@ impl Sampler<'_> {
         if *steps == 0 {
             bail!("a picture takes at least one step");
         }
-        let levels = solver.levels(&**spacing, self.schedule, *steps);
+        let (_, _, height, width) = noise.dims4()?;
+        let sized = self.schedule.at_size(height, width);
+        let levels = solver.levels(&**spacing, sized.as_deref().unwrap_or(self.schedule), *steps);
         self.check(&levels)?;
         let noise = noise.to_dtype(DType::F32)?;
         let x = (&noise * solver.start(&levels[0]))?;

@@ -1,12 +1,14 @@
 //! One training step, top to bottom, as the papers write it. Everything that a plugin decides is a row of B scalars; the
 //! rows go to the device together, and nothing here knows a plugin's or a model's name.
 
-use candle_core::{DType, Device, Result, Tensor};
-use sconce_nn::rng::Stream;
+use candle_core::{DType, Result, Tensor};
 use sconce_sdk::{Noise, Objective, Schedule, TimestepSampler, Weighting};
 
 use crate::cond::Cond;
+use crate::distance::Measure;
+use crate::learning::Learning;
 use crate::model::Backbone;
+use crate::noise::Drawn;
 
 /// The decisions of a run that the step follows.
 pub struct Process<'a> {
@@ -23,6 +25,8 @@ pub struct Process<'a> {
 /// The scalars of one sample.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
+    /// The quantile of the timestep distribution.
+    pub quantile: f64,
     /// Time in [0, 1].
     pub t: f64,
     /// alpha and sigma there.
@@ -31,12 +35,18 @@ pub struct Row {
     pub target: [f64; 2],
     /// The factor on |y' - y|².
     pub weight: f64,
+    /// What a learned sampler's draw counts: 1 over how much more often it is drawn.
+    pub importance: f64,
+    /// The learned logarithm u of the loss to expect: L becomes L/e^u + u.
+    pub log_loss: f64,
 }
 
 /// What one forward pass gives, B each.
 pub struct Losses {
-    /// The weighted loss of each sample, in the graph.
+    /// What is trained on, in the graph: the weighted distance, and what was learned about it.
     pub weighted: Tensor,
+    /// The mean distance of each sample's output.
+    pub distance: Tensor,
     /// The mean squared error of each sample's output.
     pub error: Tensor,
 }
@@ -44,16 +54,37 @@ pub struct Losses {
 impl Process<'_> {
     /// The row at quantile `u` of the timestep distribution, snapped to the schedule's grid where it has one.
     pub fn row(&self, u: f64) -> Row {
-        let t = self.timesteps.quantile(u);
-        let t = self.schedule.grid().map_or(t, |n| (t * n as f64).ceil().clamp(1.0, n as f64) / n as f64);
+        let t = self.timesteps.quantile(u, self.schedule);
+        // A time that is a point stays it, whatever t · n rounds to.
+        let snap = |n: usize| (t * n as f64 - 1e-9).ceil().clamp(1.0, n as f64) / n as f64;
+        let t = self.schedule.grid().map_or(t, snap);
         let noise = self.schedule.at(t);
         let target = self.objective.target(&noise);
-        Row { t, noise, target, weight: self.weighting.on_output(&noise, target) }
+        let weight = self.weighting.on_output(&noise, target);
+        Row { quantile: u, t, noise, target, weight, importance: 1.0, log_loss: 0.0 }
     }
 
-    /// The loss of clean latents `x0` (B C H W) under unit-variance noise `eps`, one row a sample.
-    pub fn loss(&self, model: &dyn Backbone, x0: &Tensor, eps: &Tensor, cond: &Cond, rows: &[Row]) -> Result<Losses> {
-        let column = |f: &dyn Fn(&Row) -> f64| column(rows, x0.device(), f);
+    /// The row of a training draw: where the sampler and the weighting learn, as they have so far.
+    pub fn drawn(&self, u: f64, learning: &Learning) -> Row {
+        let [quantile, importance] = learning.map(u);
+        let row = self.row(quantile);
+        Row { importance, log_loss: learning.log_loss(row.noise.log_snr()), ..row }
+    }
+
+    /// The loss of clean latents `x0` (B C H W) under the noise `eps`, one row a sample.
+    pub fn loss(
+        &self,
+        model: &dyn Backbone,
+        x0: &Tensor,
+        eps: &Drawn,
+        cond: &Cond,
+        measure: &Measure,
+        rows: &[Row],
+    ) -> Result<Losses> {
+        let column = |f: &dyn Fn(&Row) -> f64| {
+            let values: Vec<f32> = rows.iter().map(|r| f(r) as f32).collect();
+            Tensor::from_vec(values, (rows.len(), 1, 1, 1), x0.device())
+        };
         let alpha = column(&|r| r.noise.alpha)?; // B 1 1 1
         let sigma = column(&|r| r.noise.sigma)?;
         let a = column(&|r| r.target[0])?;
@@ -61,42 +92,19 @@ impl Process<'_> {
         let scale = column(&|r| self.objective.input_scale(&r.noise))?;
         let time = column(&|r| model.time(r.t, &r.noise))?.flatten_all()?; // B
 
-        let x_t = (x0.broadcast_mul(&alpha)? + eps.broadcast_mul(&sigma)?)?;
-        let y = (x0.broadcast_mul(&a)? + eps.broadcast_mul(&b)?)?;
+        let x_t = (x0.broadcast_mul(&alpha)? + eps.input.broadcast_mul(&sigma)?)?;
+        let y = (x0.broadcast_mul(&a)? + eps.target.broadcast_mul(&b)?)?;
         let input = x_t.broadcast_mul(&scale)?.to_dtype(model.dtype())?;
         let output = model.forward(&input, &time, cond)?.to_dtype(DType::F32)?;
-        let error = (output - y)?.sqr()?.flatten_from(1)?.mean(1)?; // B
-        let weighted = (&error * column(&|r| r.weight)?.flatten_all()?)?;
-        Ok(Losses { weighted, error })
+
+        let difference = (output - y)?; // B C H W
+        let distance = measure.distance(&difference, rows)?; // B
+        let factor = column(&|r| r.importance * r.weight / r.log_loss.exp())?.flatten_all()?;
+        let more = column(&|r| r.importance * r.log_loss)?.flatten_all()?;
+        let weighted = ((&distance * factor)? + more)?;
+        Ok(Losses { weighted, distance: distance.detach(), error: measure.squared_error(&difference)? })
     }
-}
-
-/// Quantiles for an update of `count` samples: one in each of `count` equal strata, in random order, so that every
-/// update sees the whole timestep distribution, over all of its accumulated batches.
-pub fn stratified(stream: &Stream, count: usize) -> Vec<f64> {
-    let random = stream.uniform(2 * count);
-    let (jitter, order) = random.split_at(count);
-    let mut strata: Vec<usize> = (0..count).collect();
-    strata.sort_by(|&i, &j| order[i].total_cmp(&order[j]));
-    strata.into_iter().zip(jitter).map(|(s, j)| (s as f64 + j) / count as f64).collect()
-}
-
-/// A scalar for each sample, as `B 1 1 1` f32 on the device.
-fn column(rows: &[Row], device: &Device, f: &dyn Fn(&Row) -> f64) -> Result<Tensor> {
-    let values: Vec<f32> = rows.iter().map(|r| f(r) as f32).collect();
-    Tensor::from_vec(values, (rows.len(), 1, 1, 1), device)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_stratum_is_drawn_once() {
-        let mut u = stratified(&Stream::new(3, "timesteps").at(640, 0), 16);
-        u.sort_by(f64::total_cmp);
-        for (i, u) in u.into_iter().enumerate() {
-            assert!((i as f64..(i + 1) as f64).contains(&(u * 16.0)), "stratum {i}: {u}");
-        }
-    }
-}
+mod tests;

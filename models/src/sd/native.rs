@@ -157,11 +157,12 @@ pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
     say("spacing", facts.evidence());
     let solver = solver(&mut facts, rule)?;
     say("solver", facts.evidence());
-    let (resolution_px, why) = resolution(dir, rule)?;
+    let latent_px = latent_px(dir)?;
+    let (resolution_px, why) = resolution(dir, rule, latent_px)?;
     say("resolution_px", why);
     say("family", rule.evidence.to_owned());
     let (family, architecture) = (rule.name.to_owned(), rule.architecture.to_owned());
-    Ok(Native { family, architecture, schedule, objective, spacing, solver, resolution_px, evidence })
+    Ok(Native { family, architecture, schedule, objective, spacing, solver, resolution_px, latent_px, evidence })
 }
 
 /// What the folder says where another solver or spacing samples it: the scheduler's file is read as that solver's class
@@ -210,34 +211,57 @@ pub fn read_with(dir: &Path, rule: &Rule, solver: Option<&str>, spacing: Option<
 }
 
 fn schedule(facts: &mut Facts) -> Result<Value> {
+    if facts.class.name == FLOW && facts.flag("use_dynamic_shifting") {
+        let kind = facts.word("time_shift_type", "exponential")?;
+        if kind != "exponential" {
+            bail!("{SCHEDULER}: `time_shift_type` = {kind:?} is not supported, only \"exponential\"");
+        }
+        return Ok(json!({
+            "type": "rectified-flow-flux",
+            "base_shift": facts.get("base_shift", 0.5), "max_shift": facts.get("max_shift", 1.15),
+            "base_tokens": facts.get("base_image_seq_len", 256), "max_tokens": facts.get("max_image_seq_len", 4096),
+        }));
+    }
     if facts.class.name == FLOW {
         return Ok(json!({ "type": "rectified-flow", "shift": facts.get("shift", 1.0) }));
     }
     if facts.flag("use_flow_sigmas") {
         return Ok(json!({ "type": "rectified-flow", "shift": facts.get("flow_shift", 1.0) }));
     }
-    if facts.fields.get("trained_betas").is_some_and(|betas| !betas.is_null()) {
-        bail!("{SCHEDULER}: `trained_betas` are not supported, only `beta_schedule`");
-    }
     if facts.fields.get("timestep_type").is_some_and(|kind| kind == "continuous") {
         bail!("{SCHEDULER}: `timestep_type` = \"continuous\" is not supported, only \"discrete\"");
     }
-    let [start, end] = facts.class.betas;
-    let kind = facts.word("beta_schedule", facts.class.beta_schedule)?;
-    let mut betas = || (facts.get("beta_start", start), facts.get("beta_end", end));
-    let mut table = match kind.as_str() {
-        "scaled_linear" | "linear" => {
-            let (start, end) = betas();
-            json!({ "type": kind.replace('_', "-"), "beta_start": start, "beta_end": end })
+    let table = match facts.fields.get("trained_betas").filter(|betas| !betas.is_null()) {
+        Some(betas) => {
+            facts.notes.push(format!("trained_betas, {} of them", betas.as_array().map_or(0, Vec::len)));
+            json!({ "type": "table", "betas": betas })
         }
-        "squaredcos_cap_v2" => json!({ "type": "cosine" }),
-        other => bail!("{SCHEDULER}: `beta_schedule` = {other:?} is not supported"),
+        None => named_schedule(facts)?,
     };
-    table["steps"] = facts.get("num_train_timesteps", 1000);
     Ok(match facts.class.zero_terminal && facts.flag("rescale_betas_zero_snr") {
         true => json!({ "type": "zero-terminal", "of": table }),
         false => table,
     })
+}
+
+/// A schedule that the format has a name for.
+fn named_schedule(facts: &mut Facts) -> Result<Value> {
+    let [start, end] = facts.class.betas;
+    let kind = facts.word("beta_schedule", facts.class.beta_schedule)?;
+    let name = match kind.as_str() {
+        "scaled_linear" => "scaled-linear",
+        "linear" => "linear",
+        "sigmoid" => "sigmoid-betas",
+        "squaredcos_cap_v2" => "cosine",
+        other => bail!("{SCHEDULER}: `beta_schedule` = {other:?} is not supported"),
+    };
+    let mut table = json!({ "type": name });
+    if name != "cosine" {
+        table["beta_start"] = facts.get("beta_start", start);
+        table["beta_end"] = facts.get("beta_end", end);
+    }
+    table["steps"] = facts.get("num_train_timesteps", 1000);
+    Ok(table)
 }
 
 fn objective(facts: &mut Facts) -> Result<Value> {
@@ -250,6 +274,8 @@ fn objective(facts: &mut Facts) -> Result<Value> {
         "v_prediction" => "v",
         "sample" => "x0",
         "flow_prediction" => "flow",
+        // Not diffusers' word: what a saved folder says where diffusers has none, so that it refuses the folder.
+        "edm" => return Ok(json!({ "type": "edm", "sigma_data": facts.get("sigma_data", 0.5) })),
         other => bail!("{SCHEDULER}: `prediction_type` = {other:?} is not supported"),
     };
     Ok(json!({ "type": name }))
@@ -335,13 +361,17 @@ fn unipc(facts: &mut Facts) -> Result<(Value, bool)> {
     Ok((table, (1..=3).contains(&order) && on_data && corrected && lower))
 }
 
-/// The side of the training pictures, and how it is known.
-fn resolution(dir: &Path, rule: &Rule) -> Result<(u32, String)> {
-    let unet = diffusers::config(&dir.join("unet"))?;
+/// Pixels that a latent's side stands for: the autoencoder halves between its levels.
+fn latent_px(dir: &Path) -> Result<u32> {
     let vae = diffusers::config(&dir.join("vae"))?;
     let levels =
         ["block_out_channels", "encoder_block_out_channels"].iter().find_map(|field| vae.get(*field)?.as_array());
-    let factor = 1 << levels.map_or(1, Vec::len).saturating_sub(1).min(16);
+    Ok(1 << levels.map_or(1, Vec::len).saturating_sub(1).min(16))
+}
+
+/// The side of the training pictures, and how it is known.
+fn resolution(dir: &Path, rule: &Rule, factor: u32) -> Result<(u32, String)> {
+    let unet = diffusers::config(&dir.join("unet"))?;
     let size = match unet.get("sample_size") {
         Some(Value::Array(sides)) => sides.iter().filter_map(Value::as_u64).max(),
         Some(side) => side.as_u64(),

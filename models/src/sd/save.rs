@@ -152,9 +152,12 @@ pub fn scheduler(old: &Map<String, Value>, loaded: &Native, trained: &Native) ->
         "flow" => "flow_prediction",
         other => other, // of a plugin: diffusers refuses it by name, which is right
     };
-    let class = class(old, loaded, trained, zero_terminal, kind(schedule) == "rectified-flow");
+    let class = class(old, loaded, trained, zero_terminal, kind(schedule).starts_with("rectified-flow"));
     set("_class_name", json!(class));
     set("prediction_type", json!(prediction));
+    if let Some(deviation) = trained.objective.get("sigma_data") {
+        set("sigma_data", deviation.clone());
+    }
     set("rescale_betas_zero_snr", json!(zero_terminal));
     set("clip_sample", json!(trained.solver.get("clip").is_some()));
     if let Some(bound) = trained.solver.get("clip") {
@@ -166,9 +169,32 @@ pub fn scheduler(old: &Map<String, Value>, loaded: &Native, trained: &Native) ->
 
     let full = Choice::<dyn Schedule>::from_table(schedule).map_err(Error::wrap)?;
     let table = full.table();
+    // The format has one rule for sizes, Flux's; any other is written for the size that the model is for.
+    let side = (trained.resolution_px / trained.latent_px.max(1)).max(1) as usize;
+    let full = full.sized(side, side);
     let plain_cosine = || table["offset"] == json!(0.008) && table["largest_beta"] == json!(0.999);
     match kind(schedule) {
-        "rectified-flow" => set("shift", table["shift"].clone()),
+        "rectified-flow" => {
+            set("shift", table["shift"].clone());
+            set("use_dynamic_shifting", json!(false));
+        }
+        "rectified-flow-flux" => {
+            set("use_dynamic_shifting", json!(true));
+            set("time_shift_type", json!("exponential"));
+            for (field, own) in [
+                ("base_shift", "base_shift"),
+                ("max_shift", "max_shift"),
+                ("base_image_seq_len", "base_tokens"),
+                ("max_image_seq_len", "max_tokens"),
+            ] {
+                set(field, table[own].clone());
+            }
+        }
+        "rectified-flow-sd3" => {
+            let middle = full.at(0.5);
+            set("shift", json!(middle.sigma / middle.alpha));
+            set("use_dynamic_shifting", json!(false));
+        }
         name @ ("scaled-linear" | "linear") => {
             set("beta_schedule", json!(name.replace('-', "_")));
             set("beta_start", table["beta_start"].clone());

@@ -23,6 +23,9 @@ pub struct Lora {
     /// The additions are scaled by alpha / rank. Default: the rank.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
+    /// The learning rate of B is this times that of A, which keeps the recipe's rate (LoRA+, Hayou et al. 2024: about 16;
+    /// lower the recipe's rate when raising it). 1: LoRA as it was.
+    pub lora_plus_ratio: f64,
     /// Layers to adapt, matched against `component.path`, with `*` for any text.
     pub targets: Vec<String>,
 }
@@ -30,7 +33,7 @@ pub struct Lora {
 impl Default for Lora {
     fn default() -> Self {
         let targets = ["to_q", "to_k", "to_v", "to_out.0"].map(|l| format!("unet.*.attn*.{l}")).to_vec();
-        Self { rank: 16, alpha: None, targets }
+        Self { rank: 16, alpha: None, lora_plus_ratio: 1.0, targets }
     }
 }
 
@@ -39,9 +42,19 @@ impl Adapter for Lora {
         &self.targets
     }
 
+    fn lr_factor(&self, short: &str) -> f64 {
+        if short == UP { self.lora_plus_ratio } else { 1.0 }
+    }
+
     fn build(&self, component: &str, layer: &Adapted, init: &Stream) -> Result<Attached> {
         if self.rank == 0 {
             bail!("a LoRA of rank 0 adapts nothing: set adapter.rank to 1 or more");
+        }
+        if !(self.lora_plus_ratio > 0.0 && self.lora_plus_ratio.is_finite()) {
+            bail!(
+                "adapter.lora_plus_ratio = {}: the rate of B is this times that of A, so it must be above 0",
+                self.lora_plus_ratio
+            );
         }
         let device = layer.weight().tensor().device().clone();
         let (down, up, fan_in) = shapes(layer.shape(), self.rank);

@@ -2,11 +2,21 @@
 
 mod constant;
 mod cosine;
+mod cosine_restarts;
+mod inverse_sqrt;
 mod linear;
+mod polynomial;
+mod rex;
+mod warmup_stable_decay;
 
 pub use constant::Constant;
 pub use cosine::Cosine;
+pub use cosine_restarts::CosineRestarts;
+pub use inverse_sqrt::InverseSqrt;
 pub use linear::Linear;
+pub use polynomial::Polynomial;
+pub use rex::Rex;
+pub use warmup_stable_decay::{Decay, WarmupStableDecay};
 
 /// The factor of a linear warm-up, which is never quite 0: a first step that moves nothing would be wasted.
 fn warmup(images_seen: u64, warmup_images: u64) -> f64 {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use sconce_sdk::prelude::*;
 
-use super::Table;
+use super::Discrete;
 use crate::range;
 
 /// alpha² follows a squared cosine (Nichol & Dhariwal 2021, equation 17), with no step's beta above 0.999. At t = 1 it
@@ -23,21 +23,41 @@ pub struct Cosine {
     #[serde(deserialize_with = "range::points")]
     pub steps: usize,
     #[serde(skip)]
-    table: OnceLock<Table>,
+    table: OnceLock<Discrete>,
 }
 
 impl Default for Cosine {
     fn default() -> Self {
-        Self { offset: 0.008, largest_beta: 0.999, steps: 1000, table: OnceLock::new() }
+        Self::new(1000)
+    }
+}
+
+impl Cosine {
+    /// The paper's, with this many points.
+    pub fn new(steps: usize) -> Self {
+        Self { offset: 0.008, largest_beta: 0.999, steps, table: OnceLock::new() }
+    }
+
+    /// The variance that each step adds.
+    pub fn betas(&self) -> impl Iterator<Item = f64> {
+        let Self { offset, largest_beta, steps, .. } = *self;
+        let share = move |i: usize| i as f64 / steps as f64;
+        let signal = move |i| ((share(i) + offset) / (1.0 + offset) * FRAC_PI_2).cos().powi(2);
+        (0..steps).map(move |i| (1.0 - signal(i + 1) / signal(i)).min(largest_beta))
+    }
+
+    fn table(&self) -> &Discrete {
+        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
     }
 }
 
 impl Schedule for Cosine {
     fn at(&self, t: f64) -> Noise {
-        let share = |i: usize| i as f64 / self.steps as f64;
-        let signal = |i| ((share(i) + self.offset) / (1.0 + self.offset) * FRAC_PI_2).cos().powi(2);
-        let beta = |i| (1.0 - signal(i + 1) / signal(i)).min(self.largest_beta);
-        self.table.get_or_init(|| Table::from_betas((0..self.steps).map(beta))).at(t)
+        self.table().at(t)
+    }
+
+    fn t_of(&self, log_snr: f64) -> f64 {
+        self.table().t_of(log_snr)
     }
 
     fn grid(&self) -> Option<usize> {

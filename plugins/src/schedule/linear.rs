@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use sconce_sdk::prelude::*;
 
-use super::Table;
+use super::Discrete;
 use crate::range;
 
 /// Beta rises linearly (DDPM, Ho et al. 2020). At t = 1 it leaves alpha = 0.0063.
@@ -21,19 +21,39 @@ pub struct Linear {
     #[serde(deserialize_with = "range::points")]
     pub steps: usize,
     #[serde(skip)]
-    table: OnceLock<Table>,
+    table: OnceLock<Discrete>,
 }
 
 impl Default for Linear {
     fn default() -> Self {
-        Self { beta_start: 1e-4, beta_end: 0.02, steps: 1000, table: OnceLock::new() }
+        Self::new(1e-4, 0.02, 1000)
+    }
+}
+
+impl Linear {
+    /// With these betas and points.
+    pub fn new(beta_start: f64, beta_end: f64, steps: usize) -> Self {
+        Self { beta_start, beta_end, steps, table: OnceLock::new() }
+    }
+
+    /// The variance that each step adds.
+    pub fn betas(&self) -> impl Iterator<Item = f64> {
+        let Self { beta_start, beta_end, steps, .. } = *self;
+        (0..steps).map(move |i| beta_start + (beta_end - beta_start) * i as f64 / (steps - 1) as f64)
+    }
+
+    fn table(&self) -> &Discrete {
+        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
     }
 }
 
 impl Schedule for Linear {
     fn at(&self, t: f64) -> Noise {
-        let beta = |i| self.beta_start + (self.beta_end - self.beta_start) * i as f64 / (self.steps - 1) as f64;
-        self.table.get_or_init(|| Table::from_betas((0..self.steps).map(beta))).at(t)
+        self.table().at(t)
+    }
+
+    fn t_of(&self, log_snr: f64) -> f64 {
+        self.table().t_of(log_snr)
     }
 
     fn grid(&self) -> Option<usize> {

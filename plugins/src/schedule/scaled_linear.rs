@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use sconce_sdk::prelude::*;
 
-use super::Table;
+use super::Discrete;
 use crate::range;
 
 /// Beta rises linearly in its square root (Rombach et al. 2022): Stable Diffusion 1, 2 and XL. At t = 1 it leaves alpha =
@@ -22,20 +22,39 @@ pub struct ScaledLinear {
     #[serde(deserialize_with = "range::points")]
     pub steps: usize,
     #[serde(skip)]
-    table: OnceLock<Table>,
+    table: OnceLock<Discrete>,
 }
 
 impl Default for ScaledLinear {
     fn default() -> Self {
-        Self { beta_start: 0.00085, beta_end: 0.012, steps: 1000, table: OnceLock::new() }
+        Self::new(0.00085, 0.012, 1000)
+    }
+}
+
+impl ScaledLinear {
+    /// With these betas and points.
+    pub fn new(beta_start: f64, beta_end: f64, steps: usize) -> Self {
+        Self { beta_start, beta_end, steps, table: OnceLock::new() }
+    }
+
+    /// The variance that each step adds.
+    pub fn betas(&self) -> impl Iterator<Item = f64> {
+        let (from, to, steps) = (self.beta_start.sqrt(), self.beta_end.sqrt(), self.steps);
+        (0..steps).map(move |i| (from + (to - from) * i as f64 / (steps - 1) as f64).powi(2))
+    }
+
+    fn table(&self) -> &Discrete {
+        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
     }
 }
 
 impl Schedule for ScaledLinear {
     fn at(&self, t: f64) -> Noise {
-        let (from, to) = (self.beta_start.sqrt(), self.beta_end.sqrt());
-        let beta = |i| (from + (to - from) * i as f64 / (self.steps - 1) as f64).powi(2);
-        self.table.get_or_init(|| Table::from_betas((0..self.steps).map(beta))).at(t)
+        self.table().at(t)
+    }
+
+    fn t_of(&self, log_snr: f64) -> f64 {
+        self.table().t_of(log_snr)
     }
 
     fn grid(&self) -> Option<usize> {

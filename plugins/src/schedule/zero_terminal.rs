@@ -1,11 +1,11 @@
 //! Takes the last of the signal out of another schedule, so that a model learns to start from noise alone and can draw
 //! true blacks and whites.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use sconce_sdk::prelude::*;
 
-use super::Table;
+use super::Discrete;
 
 /// Any schedule with no signal left at t = 1 (Lin et al. 2023, algorithm 1): the share of signal s = alpha/sqrt(alpha² +
 /// sigma²) becomes (s - s(1)) s(0)/(s(0) - s(1)), where s(0) is at a discrete schedule's first point.
@@ -15,7 +15,7 @@ pub struct ZeroTerminal {
     /// The schedule to change.
     pub of: Choice<dyn Schedule>,
     #[serde(skip)]
-    table: OnceLock<Table>,
+    table: OnceLock<Discrete>,
 }
 
 impl ZeroTerminal {
@@ -58,7 +58,7 @@ impl Schedule for ZeroTerminal {
             Some(n) => {
                 let point = |i| Signal::of(&self.of.at(i as f64 / n as f64)).share;
                 let alpha_bar = |i| self.rescale(point(1), point(i)).powi(2);
-                let inside = self.table.get_or_init(|| Table::from_alpha_bar((1..=n).map(alpha_bar))).at(t);
+                let inside = self.table.get_or_init(|| Discrete::from_alpha_bar((1..=n).map(alpha_bar))).at(t);
                 (inside.alpha, inside.sigma, inside.d_alpha, inside.d_sigma)
             }
             None => {
@@ -80,6 +80,11 @@ impl Schedule for ZeroTerminal {
 
     fn grid(&self) -> Option<usize> {
         self.of.grid()
+    }
+
+    fn at_size(&self, height: usize, width: usize) -> Option<Arc<dyn Schedule>> {
+        let of = self.of.at_size(height, width)?;
+        Some(Arc::new(Self::new(self.of.with(of))))
     }
 }
 

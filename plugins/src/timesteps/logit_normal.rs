@@ -1,8 +1,10 @@
 //! More of the middle, less of the ends.
 
+use std::f64::consts::PI;
+
 use sconce_sdk::prelude::*;
 
-use super::probit::probit;
+use super::probit::{normal, probit};
 use crate::range;
 
 /// The logit of t is normal (Esser et al. 2024, section 3.1): times in the middle, where the task is hardest, are drawn
@@ -24,22 +26,40 @@ impl Default for LogitNormal {
     }
 }
 
-impl TimestepSampler for LogitNormal {
-    fn quantile(&self, u: f64) -> f64 {
-        1.0 / (1.0 + (-(self.mean + self.std * probit(u))).exp())
+impl LogitNormal {
+    /// How many deviations logit(t) is above the mean.
+    fn score(&self, t: f64) -> f64 {
+        (t.ln() - (1.0 - t).ln() - self.mean) / self.std
     }
 }
 
-register!(TimestepSampler, "logit-normal", LogitNormal, aliases = ["logit_normal"]);
+impl TimestepSampler for LogitNormal {
+    fn quantile(&self, u: f64, _: &dyn Schedule) -> f64 {
+        1.0 / (1.0 + (-(self.mean + self.std * probit(u))).exp())
+    }
+
+    fn cumulative(&self, t: f64, _: &dyn Schedule) -> f64 {
+        normal(self.score(t))
+    }
+
+    fn density(&self, t: f64, _: &dyn Schedule) -> f64 {
+        let of_logit = (-0.5 * self.score(t).powi(2)).exp() / (self.std * (2.0 * PI).sqrt());
+        if of_logit == 0.0 { 0.0 } else { of_logit / (t * (1.0 - t)) }
+    }
+}
+
+register!(TimestepSampler, "logit-normal", LogitNormal, aliases = ["logit_normal", "sigmoid"]);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::RectifiedFlow;
 
     #[test]
     fn the_median_is_the_logistic_of_the_mean() {
-        let sampler = LogitNormal { mean: 1.0, std: 0.7 };
-        assert!((sampler.quantile(0.5) - 1.0 / (1.0 + (-1.0f64).exp())).abs() < 1e-15);
-        assert_eq!(sampler.quantile(0.0), 0.0);
+        let (sampler, flow) = (LogitNormal { mean: 1.0, std: 0.7 }, RectifiedFlow::default());
+        assert!((sampler.quantile(0.5, &flow) - 1.0 / (1.0 + (-1.0f64).exp())).abs() < 1e-15);
+        assert_eq!(sampler.quantile(0.0, &flow), 0.0);
+        assert_eq!((sampler.density(0.0, &flow), sampler.density(1.0, &flow)), (0.0, 0.0));
     }
 }

@@ -1,4 +1,9 @@
-//! The inverse of the normal distribution function.
+//! The normal distribution function and its inverse.
+
+/// The standard normal distribution function.
+pub fn normal(x: f64) -> f64 {
+    0.5 * libm::erfc(-x / 2f64.sqrt())
+}
 
 /// The quantile of the standard normal distribution, to about 1e-16 relative (Wichura 1988, algorithm AS 241, PPND16).
 /// Infinite at 0 and 1.
@@ -107,5 +112,8 @@ mod tests {
             assert!((probit(p) - x).abs() < 1e-15 * 10.0, "{p}: {}", probit(p));
         }
         assert_eq!((probit(0.5), probit(0.0), probit(1.0)), (0.0, f64::NEG_INFINITY, f64::INFINITY));
+        for p in [1e-20, 1e-5, 0.3, 0.999] {
+            assert!((normal(probit(p)) / p - 1.0).abs() < 1e-13, "{p}: {}", normal(probit(p)));
+        }
     }
 }

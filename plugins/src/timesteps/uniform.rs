@@ -8,8 +8,16 @@ use sconce_sdk::prelude::*;
 pub struct Uniform {}
 
 impl TimestepSampler for Uniform {
-    fn quantile(&self, u: f64) -> f64 {
+    fn quantile(&self, u: f64, _: &dyn Schedule) -> f64 {
         u
+    }
+
+    fn cumulative(&self, t: f64, _: &dyn Schedule) -> f64 {
+        t
+    }
+
+    fn density(&self, _: f64, _: &dyn Schedule) -> f64 {
+        1.0
     }
 }
 
@@ -18,9 +26,10 @@ register!(TimestepSampler, "uniform", Uniform);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::RectifiedFlow;
 
     #[test]
     fn the_median_is_the_middle() {
-        assert_eq!(Uniform {}.quantile(0.5), 0.5);
+        assert_eq!(Uniform {}.quantile(0.5, &RectifiedFlow::default()), 0.5);
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         format!("{}\n{passes:.1} passes over them", set.to_string().trim_end()),
         json!({ "found": set.found, "training": set.training, "held_out": set.held_out, "passes": passes, "buckets": buckets,
                 "cropped": set.cropped, "largest_crop": set.largest_crop, "enlarged": set.enlarged,
-                "uncaptioned": set.uncaptioned, "skipped": set.skipped.iter().map(|s| json!({ "path": s.path, "why": s.why })).collect::<Vec<_>>() }),
+                "masked": set.masked, "idle_masks": set.idle_masks, "uncaptioned": set.uncaptioned, "skipped": set.skipped.iter().map(|s| json!({ "path": s.path, "why": s.why })).collect::<Vec<_>>() }),
     );
     let share_skipped = set.skipped.len() as f64 / set.found.max(1) as f64;
     if share_skipped > 0.1 {

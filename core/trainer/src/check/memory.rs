@@ -1,13 +1,13 @@
 //! About how much memory a run needs, by parts. The parts that follow from counts are exact; activations are a rule of
 //! thumb, and are said to be one.
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::DType;
 use serde_json::json;
 
 use super::Report;
 use crate::model::Recompute;
-use crate::optimizer::{Optimizer, Trained};
-use crate::recipe::{Float, Resolved, Task};
+use crate::optimizer::Optimizer;
+use crate::recipe::{Float, Gradients, Resolved, Task};
 
 /// Activations kept for the backward pass: this times latent pixels times the denoiser's parameters to the power of
 /// [`GROWTH`], in elements a picture. Fitted to the peaks of LoRA steps on UNets of 7 M, 212 M (SDXL's form), 860 M (SD 1.5)
@@ -24,6 +24,11 @@ const AUTOENCODER_PIXELS: f64 = 8.0;
 const ADAPTER: f64 = 0.02;
 /// The views by which a LoRA is averaged, as a multiple of its parameters.
 const VIEWS: f64 = 3.0;
+/// What a model's numbers are about half of, each: matrices and kernels. Optimizers may keep less for one than for the
+/// other, or for large ones.
+const MODEL: [&[usize]; 2] = [&[1280, 1280], &[320, 320, 3, 3]];
+/// The same of an adapter.
+const ADDED: [&[usize]; 1] = [&[16, 1280]];
 
 pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     let recipe = &resolved.recipe;
@@ -47,10 +52,18 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         |pick: &dyn Fn(&str) -> bool| sizes.iter().filter(|(n, _)| pick(n)).map(|(_, s)| *s as f64).sum::<f64>();
     let (all, adapted) = (count(&|_| true), count(&trains));
     let trained = if recipe.adapter.is_some() { ADAPTER * adapted } else { adapted };
-    // Weights that train have f32 masters beside the copy that computes.
-    let masters = if recipe.adapter.is_none() && compute == 4.0 { 0.0 } else { 4.0 * trained };
+    // Weights that train are kept in their own type beside the copy that computes.
+    let kept = recipe.train.weights.dtype().size_in_bytes() as f64;
+    let masters = if recipe.adapter.is_none() && compute == kept { 0.0 } else { kept * trained };
+    let gradients = match recipe.train.gradients {
+        Gradients::All => kept * trained,
+        Gradients::Released => 0.0,
+    };
     let averaged = if recipe.adapter.is_some() { VIEWS * trained } else { trained };
     let averages = recipe.ema.tracks().len() as f64 * averaged;
+    let shapes: &[&[usize]] = if recipe.adapter.is_some() { &ADDED } else { &MODEL };
+    let state =
+        shapes.iter().map(|shape| state_per_weight(&*recipe.optimizer, shape)).sum::<f64>() / shapes.len() as f64;
     let side = recipe.data.source.iter().filter_map(|s| s.resolution_px).max().unwrap_or(resolved.native.resolution_px);
     let places = f64::from(side).powi(2) * recipe.data.batch as f64
         / match recipe.train.task {
@@ -58,17 +71,17 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
             Task::Autoencoder => AUTOENCODER_PIXELS,
         };
     let largest = sizes.iter().filter(|(name, _)| trains(name)).map(|(_, s)| *s as f64).fold(0.0, f64::max);
-    let kept = match recipe.train.recompute {
+    let activations = match recipe.train.recompute {
         Recompute::Nothing => ACTIVATIONS,
         Recompute::Blocks => ACTIVATIONS * RECOMPUTED,
     };
     let parts = [
         ("weights", compute * all),
         ("masters", masters),
-        ("gradients", 4.0 * trained),
-        ("optimizer", 4.0 * state_per_weight(&*recipe.optimizer) * trained),
+        ("gradients", gradients),
+        ("optimizer", state * trained),
         ("average", 4.0 * averages),
-        ("activations", kept * compute * places * largest.powf(GROWTH)),
+        ("activations", activations * compute * places * largest.powf(GROWTH)),
     ];
     let total: f64 = parts.iter().map(|(_, bytes)| bytes).sum();
     let listed: Vec<String> =
@@ -91,18 +104,10 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     }
 }
 
-/// Scalars that the optimizer keeps for each weight, found by asking it about a small one.
-fn state_per_weight(optimizer: &dyn Optimizer) -> f64 {
-    const SIDE: usize = 32;
-    let kept = || -> candle_core::Result<usize> {
-        let var = Var::from_tensor(&Tensor::zeros((SIDE, SIDE), DType::F32, &Device::Cpu)?)?;
-        let gradient = var.ones_like()?;
-        let mut state = optimizer.start(vec![Trained { name: "weight".into(), var, lr_factor: 1.0, decays: true }])?;
-        state.step(&[Some(gradient)], 0.0)?;
-        Ok(state.save()?.values().map(Tensor::elem_count).sum())
-    };
-    // AdamW's two, should it refuse.
-    kept().map_or(2.0, |n| (n as f64 / (SIDE * SIDE) as f64).round())
+/// Bytes that the optimizer keeps for each number of a weight of this shape.
+fn state_per_weight(optimizer: &dyn Optimizer, shape: &[usize]) -> f64 {
+    // Should it refuse, AdamW's two in f32.
+    optimizer.state_bytes(shape).map_or(8.0, |bytes| bytes as f64 / shape.iter().product::<usize>() as f64)
 }
 
 fn size(bytes: f64) -> String {

@@ -13,40 +13,102 @@ const DRAWS: usize = 10_000;
 const NOISY: f64 = 0.9;
 /// The noisy end is starved with less than this of the loss's weight (uniform draws of equal weight: 0.1).
 const STARVED: f64 = 0.02;
+/// Training is by luck with more of the loss's weight on one draw in ten thousand than this.
+const LUCK: f64 = 0.05;
 /// Recovery of x0 with coefficients above this divides by nothing.
 const BLOWS_UP: f64 = 1e6;
 
+/// Of plugins that learn as the run goes.
+const LEARNS_DRAWS: &str = "\nwhere it draws more is learned as the run goes; the loss stays that of these draws";
+const LEARNS_WEIGHT: &str = "\nso it starts; the weight is learned as the run goes";
+
+/// The network's input is too large with a deviation above this, where the data's is 1.
+const LARGE: f64 = 3.0;
+
 pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     let recipe = &resolved.recipe;
+    let schedule = resolved.schedule(resolved.side_px());
     let process = Process {
-        schedule: &*recipe.schedule,
+        schedule: &*schedule,
         objective: &*recipe.objective,
         weighting: &*recipe.weighting,
         timesteps: &*recipe.timesteps,
     };
-    ends(resolved, report);
+    if !sound(resolved, &process, report) {
+        return;
+    }
+    ends(resolved, &schedule, report);
     let singular = determinant(resolved, &process, report);
     if !singular {
         weights(resolved, &process, report);
     }
+    super::step::explain(resolved, report);
+    inputs(resolved, &process, report);
     sampling(resolved, singular, report);
     if recipe.model.random_seed.is_none() {
         conversion(resolved, report);
     }
 }
 
-fn ends(resolved: &Resolved, report: &mut Report) {
-    let schedule = &resolved.recipe.schedule;
+/// Refuses parameters by which log-SNR does not fall, or times are drawn that are none.
+fn sound(resolved: &Resolved, process: &Process, report: &mut Report) -> bool {
+    let recipe = &resolved.recipe;
+    let points = process.schedule.grid().unwrap_or(200);
+    let level = |i: usize| process.schedule.at(i as f64 / points as f64).log_snr();
+    // NaN does not fall either.
+    if let Some(i) = (0..points).find(|&i| !(level(i) > level(i + 1))) {
+        report.refuse(
+            "not-a-schedule",
+            format!(
+                "the schedule `{}` must add noise all the way, but its log-SNR goes from {:.3} at t = {} to {:.3} at t = {}",
+                recipe.schedule.name(),
+                level(i),
+                figure(i as f64 / points as f64),
+                level(i + 1),
+                figure((i + 1) as f64 / points as f64),
+            ),
+            "look at the order of the numbers in [schedule]: they go from data to noise",
+        );
+        return false;
+    }
+    let time = |i: u32| process.timesteps.quantile(f64::from(i) / 1000.0, process.schedule);
+    let drawn = |i: &u32| {
+        let known = !process.timesteps.cumulative(time(*i), process.schedule).is_nan();
+        known && (0.0..=1.0).contains(&time(*i)) && (*i == 0 || time(*i) >= time(i - 1))
+    };
+    if let Some(i) = (0..1000).find(|i| !drawn(i)) {
+        report.refuse(
+            "not-timesteps",
+            format!(
+                "the timesteps `{}` draw t = {} at quantile {}",
+                recipe.timesteps.name(),
+                time(i),
+                f64::from(i) / 1000.0
+            ),
+            "look at the numbers in [timesteps]: the range must have times that can be drawn, its start below its end",
+        );
+        return false;
+    }
+    true
+}
+
+/// alpha/sqrt(alpha² + sigma²): the share that does not depend on whether the variance is preserved.
+fn signal(noise: &Noise) -> f64 {
+    noise.alpha / noise.alpha.hypot(noise.sigma)
+}
+
+fn ends(resolved: &Resolved, schedule: &Choice<dyn Schedule>, report: &mut Report) {
     let first = schedule.grid().map_or(0.0, |n| 1.0 / n as f64);
     let (low, high) = (schedule.at(first), schedule.at(1.0));
     report.fact(
         "schedule",
         format!(
-            "{}\nSNR {} at t = {first}, {} at t = 1; share of signal left at t = 1: {}",
+            "{}\nSNR {} at t = {first}, {} at t = 1; share of signal left at t = 1: {}{}",
             in_one_line(&schedule.table()),
             figure(low.snr()),
             figure(high.snr()),
-            figure(high.alpha)
+            figure(signal(&high)),
+            by_size(resolved),
         ),
         json!({ "table": schedule, "first_t": first, "snr_first": finite(low.snr()), "snr_last": high.snr(), "alpha_last": high.alpha }),
     );
@@ -57,6 +119,45 @@ fn ends(resolved: &Resolved, report: &mut Report) {
         "objective",
         format!("{}: y = {target}", in_one_line(&objective.table())),
         json!({ "table": objective, "first": objective.target(&low), "last": objective.target(&high) }),
+    );
+}
+
+/// What another size does, where it does anything.
+fn by_size(resolved: &Resolved) -> String {
+    if resolved.recipe.schedule.at_size(1, 1).is_none() {
+        return String::new();
+    }
+    let here = resolved.side_px();
+    let at = |px: u32| format!("{} at {px} px", figure(resolved.schedule(px).at(0.5).snr()));
+    format!("\nby the picture's size: SNR at t = 0.5 is {}, {} (told here), {}", at(here / 2), at(here), at(here * 2))
+}
+
+/// Refuses where the network is given numbers of another size than it can take, which no saved scheduler could tell either.
+fn inputs(resolved: &Resolved, process: &Process, report: &mut Report) {
+    let recipe = &resolved.recipe;
+    let largest = |objective: &dyn Objective| {
+        let rows = (0..200).map(|i| process.row((f64::from(i) + 0.5) / 200.0));
+        let inputs = rows.map(|r| (objective.input_scale(&r.noise) * r.noise.alpha.hypot(r.noise.sigma), r.t));
+        inputs.max_by(|a, b| a.0.total_cmp(&b.0)).expect("200 rows")
+    };
+    let (deviation, t) = largest(process.objective);
+    if deviation <= LARGE {
+        return;
+    }
+    let all = registry::of_kind(<dyn Objective>::NAME).unwrap_or_default();
+    let scales = |name: &str| Choice::<dyn Objective>::named(name).is_ok_and(|o| largest(&*o).0 <= LARGE);
+    let scaling: Vec<&str> = all.iter().map(|p| p.name).filter(|name| scales(name)).collect();
+    report.refuse(
+        "large-input",
+        format!(
+            "the network is given inputs of deviation {} at t = {} (for data of deviation 1): the schedule `{}` does not keep \
+             the variance, and the objective `{}` does not scale the input",
+            figure(deviation),
+            figure(t),
+            recipe.schedule.name(),
+            recipe.objective.name(),
+        ),
+        format!("objectives that scale it: {}; or take a schedule that keeps the variance", scaling.join(", ")),
     );
 }
 
@@ -119,7 +220,7 @@ fn fitting(noise: &Noise) -> Vec<&'static str> {
 /// Where the draws and the loss's weight are, by tenths of t.
 fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
     let (mut draws, mut weight) = ([0.0; 10], [0.0; 10]);
-    let (mut noisy_draws, mut noisy_weight, mut sum, mut bad) = (0.0, 0.0, 0.0, None);
+    let (mut noisy_draws, mut noisy_weight, mut sum, mut bad, mut heaviest) = (0.0, 0.0, 0.0, None, (0.0, 0.0));
     for i in 0..DRAWS {
         let row = process.row((i as f64 + 0.5) / DRAWS as f64);
         if !(row.weight.is_finite() && row.weight >= 0.0) {
@@ -131,6 +232,9 @@ fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
         draws[tenth] += 1.0 / DRAWS as f64;
         weight[tenth] += row.weight;
         sum += row.weight;
+        if row.weight > heaviest.0 {
+            heaviest = (row.weight, row.t);
+        }
         if row.t > NOISY + 1e-9 {
             noisy_draws += 1.0 / DRAWS as f64;
             noisy_weight += row.weight;
@@ -158,24 +262,39 @@ fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
     report.fact(
         "timesteps",
         format!(
-            "{}: {} over t, {} of the draws above t = {NOISY}",
+            "{}: {} over t, {} of the draws above t = {NOISY}{}",
             in_one_line(&recipe.timesteps.table()),
             bars(&draws),
-            percent(noisy_draws)
+            percent(noisy_draws),
+            if recipe.timesteps.start().is_some() { LEARNS_DRAWS } else { "" }
         ),
         json!({ "table": recipe.timesteps, "by_tenth_of_t": draws, "above_0.9": noisy_draws }),
     );
     report.fact(
         "weighting",
         format!(
-            "{}: {} over t, {} of the loss's weight above t = {NOISY}",
+            "{}: {} over t, {} of the loss's weight above t = {NOISY}{}",
             in_one_line(&recipe.weighting.table()),
             bars(&weight),
-            percent(share)
+            percent(share),
+            if recipe.weighting.start().is_some() { LEARNS_WEIGHT } else { "" }
         ),
         json!({ "table": recipe.weighting, "by_tenth_of_t": weight, "above_0.9": share }),
     );
-    if recipe.schedule.at(1.0).alpha == 0.0 && share < STARVED {
+    if heaviest.0 > LUCK * sum {
+        report.warn(
+            "few-draws-decide",
+            format!(
+                "of {DRAWS} even draws the one at t = {} has {} of the loss's weight: the weighting `{}` grows without bound there, and \
+                 single pictures decide what is learned",
+                figure(heaviest.1),
+                percent(heaviest.0 / sum),
+                recipe.weighting.name(),
+            ),
+            "take another weighting, or timesteps that leave this end out",
+        );
+    }
+    if process.schedule.at(1.0).alpha == 0.0 && share < STARVED {
         report.warn(
             "starved-noise",
             format!(
@@ -208,7 +327,9 @@ fn keeping(process: &Process, draws: f64) -> Vec<&'static str> {
 
 fn sampling(resolved: &Resolved, singular: bool, report: &mut Report) {
     let (recipe, sampling) = (&resolved.recipe, &resolved.recipe.sampling);
-    let levels = sampling.solver.levels(&*sampling.spacing, &*recipe.schedule, sampling.steps);
+    let side = recipe.preview.as_ref().and_then(|p| p.height_px).unwrap_or(resolved.native.resolution_px);
+    let schedule = resolved.schedule(side);
+    let levels = sampling.solver.levels(&*sampling.spacing, &*schedule, sampling.steps);
     let (Some(first), [asked @ .., _]) = (levels.first(), levels.as_slice()) else { return };
     report.fact(
         "sampling",
@@ -218,13 +339,13 @@ fn sampling(resolved: &Resolved, singular: bool, report: &mut Report) {
             sampling.steps,
             in_one_line(&sampling.spacing.table()),
             figure(first.t),
-            figure(first.noise.alpha),
+            figure(signal(&first.noise)),
             sampling.cfg,
             if sampling.cfg_rescale > 0.0 { format!(", rescaled by {}", sampling.cfg_rescale) } else { String::new() },
         ),
         json!({ "table": sampling, "first_t": first.t, "first_alpha": first.noise.alpha }),
     );
-    let end = recipe.schedule.at(1.0).alpha;
+    let end = schedule.at(1.0).alpha;
     if end == 0.0 && first.t < 1.0 - 1e-9 && first.noise.alpha > 1e-3 {
         report.warn(
             "late-start",
@@ -235,7 +356,7 @@ fn sampling(resolved: &Resolved, singular: bool, report: &mut Report) {
                 figure(first.t),
                 percent(first.noise.alpha)
             ),
-            format!("spacings that start at t = 1: {}", starting(resolved).join(", ")),
+            format!("spacings that start at t = 1: {}", starting(&*schedule).join(", ")),
         );
     }
     let lost = asked.iter().find(|l| blows_up(&l.noise, recipe.objective.target(&l.noise)));
@@ -252,10 +373,10 @@ fn sampling(resolved: &Resolved, singular: bool, report: &mut Report) {
     }
 }
 
-fn starting(resolved: &Resolved) -> Vec<&'static str> {
+fn starting(schedule: &dyn Schedule) -> Vec<&'static str> {
     let all = registry::of_kind(<dyn sconce_sdk::Spacing>::NAME).unwrap_or_default();
     let starts = |name: &str| {
-        let levels = Choice::<dyn sconce_sdk::Spacing>::named(name).map(|s| s.levels(&*resolved.recipe.schedule, 10));
+        let levels = Choice::<dyn sconce_sdk::Spacing>::named(name).map(|s| s.levels(schedule, 10));
         levels.is_ok_and(|l| l.first().is_some_and(|l| l.t >= 1.0 - 1e-9))
     };
     all.iter().map(|p| p.name).filter(|name| starts(name)).collect()
@@ -267,7 +388,7 @@ fn conversion(resolved: &Resolved, report: &mut Report) {
     let evidence = |what: &str| native.evidence.get(what).map_or("the family's rule", String::as_str);
     let mut differing = Vec::new();
     match Choice::<dyn Schedule>::from_table(&native.schedule) {
-        Ok(own) if same_schedule(&*own, &*recipe.schedule) => {}
+        Ok(own) if [32, 64].iter().all(|&d| same_schedule(&*own.sized(d, d), &*recipe.schedule.sized(d, d))) => {}
         Ok(_) => differing.push(("schedule", in_one_line(&recipe.schedule.table()), in_one_line(&native.schedule))),
         Err(e) => report.warn(
             "unknown-native",

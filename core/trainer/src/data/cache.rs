@@ -12,7 +12,7 @@ use sconce_nn::weights::{WeightFiles, bytes_of, save};
 
 use super::Use;
 use super::picture::{self, Frame};
-use super::set::Set;
+use super::set::{MaskFile, Set};
 use crate::cond::Cond;
 use crate::digest::Digest;
 use crate::model::{Autoencoder, Conditioner, PromptUse};
@@ -36,6 +36,8 @@ pub struct Encoded {
     pub mean: Tensor,
     /// Their log-variance, where the encoder gives one.
     pub log_variance: Option<Tensor>,
+    /// The picture's mask, 1 h w, from 0 to 1, where it has one.
+    pub mask: Option<Tensor>,
 }
 
 impl Cache {
@@ -68,7 +70,22 @@ impl Cache {
         };
         let get = |name: &str| tensors.get(name).map(|t| t.squeeze(0)).transpose();
         let mean = get("mean")?.ok_or_else(|| candle_core::Error::Msg(format!("{}: no mean", path.display())))?;
-        Ok(Encoded { mean, log_variance: get("log_variance")? })
+        let mask = self.mask(set, used, autoencoder.factor())?;
+        Ok(Encoded { mean, log_variance: get("log_variance")?, mask })
+    }
+
+    /// The mask of one use of an item, 1 h w, in latent pixels of `factor` pixels a side.
+    fn mask(&self, set: &Set, used: &Use, factor: usize) -> Result<Option<Tensor>> {
+        let item = &set.items[used.item];
+        let Some(MaskFile { path: file, hash, of }) = &set.files[item.picture].mask else { return Ok(None) };
+        let frame = Frame { framing: item.framing, ground: item.ground, mirrored: used.mirrored };
+        let path = self.path("masks", &Digest::of(&[hash, format!("{of:?} {frame:?} {factor}").as_bytes()]));
+        if let Some(mask) = read(&path).and_then(|mut tensors| tensors.remove("mask")) {
+            return Ok(Some(mask));
+        }
+        let mask = picture::load_mask(file, *of, &frame, factor)?;
+        write(&path, &BTreeMap::from([("mask".to_owned(), mask.clone())]))?;
+        Ok(Some(mask))
     }
 
     /// The embedding of one prompt, batch of 1; computed and kept if it is not there.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use candle_core::{Device, Error, Result, Tensor};
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, Rgb, RgbImage};
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageReader, Limits, Luma, Pixel, Rgb, RgbImage};
 use sha2::{Digest, Sha256};
 
 use crate::model::Geometry;
@@ -121,7 +121,7 @@ pub(super) fn load(path: &Path, frame: &Frame) -> Result<Tensor> {
     let fail = |e: String| Error::Msg(format!("{}: {e}", path.display()));
     let bytes = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
     let picture = decode(&bytes).map_err(fail)?;
-    to_tensor(&framed(&picture, frame))
+    to_tensor(&framed(on_ground(&picture, frame.ground), frame, FilterType::Lanczos3))
 }
 
 fn reader(bytes: &[u8]) -> Outcome<ImageReader<Cursor<&[u8]>>> {
@@ -140,13 +140,45 @@ fn decode(bytes: &[u8]) -> Outcome<DynamicImage> {
     Ok(picture)
 }
 
-fn framed(picture: &DynamicImage, frame: &Frame) -> RgbImage {
+/// A picture's mask from 0 to 1, as means over squares of `factor` pixels, 1 h w: brought to size, cropped and mirrored
+/// with the picture. It is the file's alpha channel, or its brightness.
+pub(super) fn load_mask(path: &Path, of: MaskOf, frame: &Frame, factor: usize) -> Result<Tensor> {
+    let fail = |e: String| Error::Msg(format!("{}: {e}", path.display()));
+    let bytes = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
+    let picture = decode(&bytes).map_err(fail)?;
+    let grey = match of {
+        MaskOf::Brightness => picture.to_luma8(),
+        MaskOf::Alpha => {
+            let rgba = picture.to_rgba8();
+            GrayImage::from_fn(rgba.width(), rgba.height(), |x, y| Luma([rgba.get_pixel(x, y).0[3]]))
+        }
+    };
+    // Lanczos rings: beside an edge, a mask would leave its range.
+    let grey = framed(grey, frame, FilterType::Triangle);
+    let (w, h) = (grey.width() as usize, grey.height() as usize);
+    let values: Vec<f32> = grey.as_raw().iter().map(|&v| f32::from(v) / 255.0).collect();
+    let pixels = Tensor::from_vec(values, (1, h / factor, factor, w / factor, factor), &Device::Cpu)?;
+    pixels.mean((2, 4))
+}
+
+/// What of a file is a mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MaskOf {
+    /// How bright it is.
+    Brightness,
+    /// How opaque it is.
+    Alpha,
+}
+
+fn framed<P>(flat: ImageBuffer<P, Vec<u8>>, frame: &Frame, filter: FilterType) -> ImageBuffer<P, Vec<u8>>
+where
+    P: Pixel<Subpixel = u8> + 'static,
+{
     let Framing { resized, crop, target, .. } = frame.framing;
-    let flat = on_ground(picture, frame.ground);
     let sized = if flat.dimensions() == (resized.1, resized.0) {
         flat
     } else {
-        image::imageops::resize(&flat, resized.1, resized.0, FilterType::Lanczos3)
+        image::imageops::resize(&flat, resized.1, resized.0, filter)
     };
     let mut out = image::imageops::crop_imm(&sized, crop.1, crop.0, target.1, target.0).to_image();
     if frame.mirrored == Mirrored::Yes {
@@ -185,6 +217,39 @@ mod tests {
         assert_eq!((f.resized, f.crop), ((512, 853), (0, 42)));
         assert!((f.cropped() - (1.0 - 768.0 / 853.0)).abs() < 1e-9);
         assert_eq!(f.geometry(Mirrored::Yes).crop, [0, 43]);
+    }
+
+    /// White on the left, black on the right, 24 x 16: the middle 16 x 16 are kept, two latent pixels to a side.
+    #[test]
+    fn a_mask_is_cropped_and_mirrored_with_its_picture() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("mask.png");
+        let mask = GrayImage::from_fn(24, 16, |x, _| Luma([if x < 10 { 255 } else { 0 }]));
+        mask.save(&path).map_err(Error::wrap)?;
+        let framing = Framing::new((16, 24), (16, 16));
+        assert_eq!(framing.crop, (0, 4));
+        let load = |mirrored| {
+            let frame = Frame { framing, ground: [0; 3], mirrored };
+            load_mask(&path, MaskOf::Brightness, &frame, 8)?.flatten_all()?.to_vec1::<f32>()
+        };
+        // Of the columns 4 to 20, six are white.
+        assert_eq!(load(Mirrored::No)?, [0.75, 0.0, 0.75, 0.0]);
+        assert_eq!(load(Mirrored::Yes)?, [0.0, 0.75, 0.0, 0.75]);
+        Ok(())
+    }
+
+    #[test]
+    fn an_alpha_channel_is_a_mask() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("picture.png");
+        let rgba = image::RgbaImage::from_fn(8, 8, |_, y| image::Rgba([9, 9, 9, if y < 4 { 255 } else { 51 }]));
+        rgba.save(&path).map_err(Error::wrap)?;
+        let frame = Frame { framing: Framing::new((8, 8), (8, 8)), ground: [0; 3], mirrored: Mirrored::No };
+        let mask = load_mask(&path, MaskOf::Alpha, &frame, 4)?;
+        assert_eq!(mask.dims(), [1, 2, 2]);
+        let rounded = (mask.flatten_all()? * 100.0)?.round()?.to_vec1::<f32>()?;
+        assert_eq!(rounded, [100.0, 100.0, 20.0, 20.0]);
+        Ok(())
     }
 
     #[test]

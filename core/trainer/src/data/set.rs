@@ -8,10 +8,10 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::bucket::Buckets;
-use super::picture::{self, Frame, Framing, Mirrored, Probe};
-use super::source::{self, Captioned};
+use super::picture::{self, Frame, Framing, MaskOf, Mirrored, Probe};
+use super::source::{self, Captioned, is_named_mask};
 use crate::digest::Digest;
-use crate::recipe::{Aspect, DataTable, Flip, SourceTable};
+use crate::recipe::{Aspect, DataTable, Flip, MaskFrom, SourceTable};
 
 /// One thing to train on: a picture on a ground, with its caption.
 #[derive(Clone, Debug)]
@@ -54,6 +54,10 @@ pub struct Report {
     pub largest_crop: f64,
     /// Pictures smaller than their bucket.
     pub enlarged: usize,
+    /// Pictures with a mask.
+    pub masked: usize,
+    /// Files named as masks that are not used, since the source's `mask` says so.
+    pub idle_masks: usize,
     /// Things to train on in one pass: pictures times grounds times repeats.
     pub training: usize,
     /// Things that the validation loss is measured on.
@@ -78,6 +82,14 @@ pub struct Set {
 pub(super) struct File {
     pub path: PathBuf,
     pub hash: [u8; 32],
+    pub mask: Option<MaskFile>,
+}
+
+/// A picture's mask.
+pub(super) struct MaskFile {
+    pub path: PathBuf,
+    pub hash: [u8; 32],
+    pub of: MaskOf,
 }
 
 impl Set {
@@ -112,9 +124,9 @@ impl Set {
         };
         let found = source::scan(folder)?;
         self.report.found += found.len();
-        let probes: Vec<_> = found.par_iter().map(|c| picture::probe(&c.path)).collect();
-        let sized = |p: Probe| {
-            let (h, w) = p.size;
+        let probes: Vec<_> = found.par_iter().map(|c| probe(source, c)).collect();
+        let sized = |p: (Probe, Option<MaskFile>)| {
+            let (h, w) = p.0.size;
             if h.min(w) < smallest {
                 return Err(format!("{w}x{h} pixels; the smaller side must have {smallest} (smallest_px)"));
             }
@@ -122,27 +134,37 @@ impl Set {
         };
         for (captioned, probe) in found.into_iter().zip(probes) {
             match probe.and_then(sized) {
-                Ok(probe) => self.take(source, captioned, probe, &buckets, share),
+                Ok((probe, mask)) => self.take(source, captioned, probe, mask, &buckets, share),
                 Err(why) => self.report.skipped.push(Skipped { path: captioned.path, why }),
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, source: &SourceTable, captioned: Captioned, probe: Probe, buckets: &Buckets, share: f64) {
+    fn take(
+        &mut self,
+        source: &SourceTable,
+        captioned: Captioned,
+        probe: Probe,
+        mask: Option<MaskFile>,
+        buckets: &Buckets,
+        share: f64,
+    ) {
         let framing = Framing::new(probe.size, buckets.nearest(probe.size.0, probe.size.1));
         let report = &mut self.report;
         *report.buckets.entry(framing.target).or_default() += 1;
         report.cropped += usize::from(framing.cropped() > 0.05);
         report.largest_crop = report.largest_crop.max(framing.cropped());
         report.enlarged += usize::from(framing.enlarged());
+        report.masked += usize::from(mask.is_some());
+        report.idle_masks += usize::from(source.mask != MaskFrom::File && captioned.mask.is_some());
         if captioned.caption.is_none() {
             report.uncaptioned.push(captioned.path.clone());
         }
         let caption = captioned.caption.unwrap_or_default();
         let picture = self.files.len();
         let held_out = is_held_out(&probe.hash, share);
-        self.files.push(File { path: captioned.path, hash: probe.hash });
+        self.files.push(File { path: captioned.path, hash: probe.hash, mask });
         // An opaque picture shows no ground: it is one item, and its caption does not speak of any.
         let grounds: Vec<(Option<&str>, [u8; 3])> = match source.grounds.as_slice() {
             some if probe.alpha && !some.is_empty() => some.iter().map(|g| (Some(g.name.as_str()), g.rgb)).collect(),
@@ -178,14 +200,43 @@ impl Set {
             let made = (item.framing, item.ground, item.flip);
             let file = &self.files[item.picture];
             digest = digest.part(&file.hash).part(format!("{made:?}").as_bytes()).part(item.caption.as_bytes());
+            if let Some(mask) = &file.mask {
+                digest = digest.part(&mask.hash).part(format!("{:?}", mask.of).as_bytes());
+            }
         }
         digest.part(format!("{:?} {:?}", self.train, self.held_out).as_bytes()).hex()
+    }
+
+    /// The file of an item's picture.
+    pub fn path(&self, item: usize) -> &Path {
+        &self.files[self.items[item].picture].path
     }
 
     /// Every caption, once.
     pub fn captions(&self) -> BTreeSet<&str> {
         self.items.iter().map(|i| i.caption.as_str()).collect()
     }
+}
+
+/// What a picture's file and that of its mask say before they are decoded.
+fn probe(source: &SourceTable, captioned: &Captioned) -> picture::Outcome<(Probe, Option<MaskFile>)> {
+    let probe = picture::probe(&captioned.path)?;
+    let mask = match (source.mask, &captioned.mask) {
+        (MaskFrom::File, _) if is_named_mask(&captioned.path) => return Err("a mask without its picture".into()),
+        (MaskFrom::File, Some(path)) => {
+            let mask = picture::probe(path).map_err(|e| format!("its mask {}: {e}", path.display()))?;
+            let ((h, w), (mask_h, mask_w)) = (probe.size, mask.size);
+            if probe.size != mask.size {
+                return Err(format!("{w}x{h} pixels, its mask {} {mask_w}x{mask_h}: make them alike", path.display()));
+            }
+            Some(MaskFile { path: path.clone(), hash: mask.hash, of: MaskOf::Brightness })
+        }
+        (MaskFrom::Alpha, _) if probe.alpha => {
+            Some(MaskFile { path: captioned.path.clone(), hash: probe.hash, of: MaskOf::Alpha })
+        }
+        _ => None,
+    };
+    Ok((probe, mask))
 }
 
 /// Held out by its content: the same picture is always on the same side, whatever else is in the folder.
@@ -215,6 +266,16 @@ impl fmt::Display for Report {
         }
         if self.enlarged > 0 {
             writeln!(f, "  {} are smaller than their bucket and enlarged", self.enlarged)?;
+        }
+        if self.masked > 0 {
+            writeln!(f, "  {} have a mask", self.masked)?;
+        }
+        if self.idle_masks > 0 {
+            writeln!(
+                f,
+                "  {} masks beside pictures are not used (data.source.mask = \"file\" uses them)",
+                self.idle_masks
+            )?;
         }
         if let Some(first) = self.uncaptioned.first() {
             writeln!(

@@ -16,8 +16,8 @@ use super::error::{Fault, Origin};
 pub(super) const OPTIONAL: [&str; 3] = ["adapter", "validation", "preview"];
 
 /// Tables that name a plugin; a plain string there is the plugin with its defaults.
-pub(super) const PLUGINS: [&str; 8] =
-    ["schedule", "objective", "weighting", "timesteps", "ema", "adapter", "optimizer", "lr"];
+pub(super) const PLUGINS: [&str; 10] =
+    ["schedule", "objective", "weighting", "timesteps", "distance", "noise", "ema", "adapter", "optimizer", "lr"];
 
 /// One source of values.
 pub(super) struct Layer {

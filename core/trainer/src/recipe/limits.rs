@@ -1,6 +1,9 @@
 //! What types cannot say about the plain tables: counts that must not be zero, shares within [0, 1].
 
-use super::tables::{Recipe, Task};
+use candle_core::{DType, Device, Result, Var};
+
+use super::tables::{Gradients, MaskFrom, Recipe, Task};
+use crate::optimizer::{Needs, Optimizer, Trained};
 
 /// Fields out of their limits, with what the limit is.
 pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
@@ -32,7 +35,41 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
     demand(train.seed <= i64::MAX as u64, "train.seed".into(), "must be below 2^63, the largest whole number in TOML");
     demand(train.accumulate > 0, "train.accumulate".into(), "must be 1 or more");
     demand(train.keep > 0, "train.keep".into(), "must be 1 or more: the last checkpoint is the result");
+    let masks = data.source.iter().any(|s| s.mask != MaskFrom::None);
+    if let Some(mask) = &train.mask {
+        demand(share(mask.outside), "train.mask.outside".into(), "is a share: from 0 to 1");
+        demand(masks, "train.mask".into(), "is for pictures with masks: say where they are in data.source.mask");
+    }
+    demand(
+        !masks || train.task == Task::Denoiser,
+        "data.source.0.mask".into(),
+        "an autoencoder trains on whole pictures: leave masks out",
+    );
     demand(train.clip_norm >= 0.0, "train.clip_norm".into(), "must be 0 (not at all) or more");
+    for (i, group) in train.group.iter().enumerate() {
+        let field = |name| format!("train.group.{i}.{name}");
+        demand(!group.targets.is_empty(), field("targets"), "names no parameters");
+        demand(group.lr_factor.is_finite() && group.lr_factor >= 0.0, field("lr_factor"), "must be 0 or more");
+        demand(
+            group.weight_decay.is_none_or(|d| d.is_finite() && d >= 0.0),
+            field("weight_decay"),
+            "must be 0 or more",
+        );
+    }
+    if train.gradients == Gradients::Released {
+        let field = || "train.gradients".to_owned();
+        let clips = "cannot be `released` while train.clip_norm is above 0: the norm of all gradients is known after the \
+                     last of them, when the weights have moved; set train.clip_norm = 0";
+        demand(train.clip_norm == 0.0, field(), clips);
+        let sums = "cannot be `released` while train.accumulate is above 1: the sum over batches would have to be kept; \
+                    set train.accumulate = 1";
+        demand(train.accumulate == 1, field(), sums);
+        let all = "cannot be `released` with this optimizer, which needs all gradients before it moves any weight";
+        demand(recipe.optimizer.needs() == Needs::OwnGradient, field(), all);
+    }
+    let twice = "cannot be kept beside that of the optimizer, whose average is the weights to keep; set ema = \"none\"";
+    let keeps = !recipe.ema.tracks().is_empty();
+    demand(!(keeps && averages(&*recipe.optimizer).unwrap_or(false)), "ema".into(), twice);
     if let Some(autoencoder) = &train.autoencoder {
         demand(autoencoder.kl_weight >= 0.0, "train.autoencoder.kl_weight".into(), "must be 0 or more");
         demand(
@@ -74,4 +111,10 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
     demand(sampling.cfg.is_finite() && sampling.cfg >= 0.0, "sampling.cfg".into(), "must be 0 or more");
     demand(share(sampling.cfg_rescale), "sampling.cfg_rescale".into(), "is a share: from 0 to 1");
     broken
+}
+
+/// True if the weights to keep are not those that the optimizer trains.
+fn averages(optimizer: &dyn Optimizer) -> Result<bool> {
+    let one = Trained::new("weight", Var::zeros(1, DType::F32, &Device::Cpu)?);
+    Ok(optimizer.start(vec![one])?.averaged()?.is_some())
 }

@@ -66,7 +66,14 @@ pub(super) fn layer(native: &Native) -> Layer {
 
 /// What holds where neither the recipe nor the checkpoint says anything.
 pub(super) fn defaults() -> Layer {
-    let tables = [("weighting", "native"), ("timesteps", "uniform"), ("ema", "none"), ("lr", "constant")];
+    let tables = [
+        ("weighting", "native"),
+        ("timesteps", "uniform"),
+        ("distance", "mse"),
+        ("noise", "gaussian"),
+        ("ema", "none"),
+        ("lr", "constant"),
+    ];
     let tables: Map<String, Value> = tables.iter().map(|(k, v)| (k.to_string(), json!({ "type": v }))).collect();
     Layer::plain(Origin::Default("where nothing else is said".into()), tables)
 }

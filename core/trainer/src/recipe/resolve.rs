@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use sconce_sdk::names::nearest;
-use sconce_sdk::{Choice, Kind, ParamError, registry};
+use sconce_sdk::{Choice, Kind, ParamError, Schedule, registry};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -65,6 +65,19 @@ pub struct Resolved {
     pub base_dir: PathBuf,
     /// Where each field comes from, by dotted path. A field that is not here has its table's own default.
     pub origins: BTreeMap<String, Origin>,
+}
+
+impl Resolved {
+    /// The side of a square picture of the data, in pixels.
+    pub fn side_px(&self) -> u32 {
+        self.recipe.data.source.first().and_then(|s| s.resolution_px).unwrap_or(self.native.resolution_px)
+    }
+
+    /// The recipe's schedule for square pictures of this side, in pixels.
+    pub fn schedule(&self, side_px: u32) -> Choice<dyn Schedule> {
+        let side = (side_px / self.native.latent_px.max(1)).max(1) as usize;
+        self.recipe.schedule.sized(side, side)
+    }
 }
 
 /// Resolves a recipe with the process's environment and `--set` arguments (`a.b=c`, the last one winning).
@@ -210,6 +223,11 @@ fn absolute(layer: &mut Map<String, Value>, base: &Path) {
         }
     };
     anchor(layer.get_mut("model").and_then(|m| m.get_mut("path")));
+    let mut schedule = layer.get_mut("schedule");
+    while let Some(table) = schedule {
+        anchor(table.get_mut("file"));
+        schedule = table.get_mut("of");
+    }
     anchor(layer.get_mut("data").and_then(|d| d.get_mut("cache")));
     anchor(layer.get_mut("output").and_then(|o| o.get_mut("dir")));
     // `--set data.source.0.path=x` is a table with the key `0`.
@@ -235,12 +253,14 @@ pub(super) struct Reader {
 
 impl Reader {
     fn read(&mut self, name: String, base_dir: PathBuf) -> Option<Resolved> {
-        const TABLES: [&str; 15] = [
+        const TABLES: [&str; 17] = [
             "model",
             "schedule",
             "objective",
             "weighting",
             "timesteps",
+            "distance",
+            "noise",
             "ema",
             "adapter",
             "optimizer",
@@ -266,6 +286,8 @@ impl Reader {
         let found = model.as_ref().and_then(|m| self.native(m));
         let weighting = self.choice("weighting");
         let timesteps = self.choice("timesteps");
+        let distance = self.choice("distance");
+        let noise = self.choice("noise");
         let ema = self.choice("ema");
         let optimizer = self.choice("optimizer");
         let lr = self.choice("lr");
@@ -291,6 +313,8 @@ impl Reader {
             objective: objective?,
             weighting: weighting?,
             timesteps: timesteps?,
+            distance: distance?,
+            noise: noise?,
             ema: ema?,
             adapter: match adapter {
                 Some(adapter) => Some(adapter?),

@@ -6,11 +6,14 @@ use std::path::PathBuf;
 
 use candle_core::DType;
 use schemars::JsonSchema;
-use sconce_sdk::{Choice, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, Stored, TimestepSampler, Weighting};
+use sconce_sdk::{
+    Choice, Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, Stored, TimestepSampler, Weighting,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Adapter, AdapterLayout};
 use crate::model::Recompute;
+use crate::noise::NoiseSource;
 use crate::optimizer::Optimizer;
 use crate::solver::Solver;
 
@@ -28,6 +31,10 @@ pub struct Recipe {
     pub weighting: Choice<dyn Weighting>,
     /// Which times are trained on. Default: `uniform`.
     pub timesteps: Choice<dyn TimestepSampler>,
+    /// How far an output is from its target. Default: `mse`.
+    pub distance: Choice<dyn Distance>,
+    /// What the pictures are mixed with. Default: `gaussian`.
+    pub noise: Choice<dyn NoiseSource>,
     /// How averages of the weights follow them. Default: `none`.
     pub ema: Choice<dyn EmaStrategy>,
     /// What is added to the layers of a frozen model. No table: a full fine-tune.
@@ -128,7 +135,8 @@ pub struct DataTable {
 #[serde(deny_unknown_fields)]
 pub struct SourceTable {
     /// A folder of images, each with a `.txt` caption of its name, or all in `metadata.jsonl` (`file_name`, `text`).
-    /// `embedded:quickstart` is the set inside the program.
+    /// `embedded:quickstart` is the set inside the program. Masks are `name.mask.png` beside `name`, or the `mask` column
+    /// of `metadata.jsonl`; see `mask`.
     pub path: String,
     /// How often each picture counts in a pass over the data.
     #[serde(default = "one")]
@@ -146,6 +154,9 @@ pub struct SourceTable {
     /// Mirrored copies.
     #[serde(default)]
     pub flip: Flip,
+    /// Where pictures have masks, which say what of them is trained on: white in full, black as `train.mask` says.
+    #[serde(default)]
+    pub mask: MaskFrom,
     /// Plain grounds that pictures with transparency are put on, one copy each; an opaque picture ignores them.
     /// Default: white alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -175,6 +186,20 @@ pub enum Flip {
     Never,
     /// Each time, with even odds, left and right swapped.
     Horizontal,
+}
+
+/// Where pictures have masks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MaskFrom {
+    /// Nowhere: all of each picture is trained on. Files named as masks are counted and not used.
+    #[default]
+    None,
+    /// In `name.mask.png` beside the picture, or in the file that the `mask` column of `metadata.jsonl` names: grey, of
+    /// the picture's size. A picture without one is trained on in full.
+    File,
+    /// In the picture's own alpha channel: what is transparent is black. An opaque picture is trained on in full.
+    Alpha,
 }
 
 /// A plain colour behind a transparent picture.
@@ -213,6 +238,15 @@ pub struct TrainTable {
     /// Components that train, each with the factor on the learning rate: `{ unet = 1.0, text_encoder = 0.1 }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub components: BTreeMap<String, f64>,
+    /// Rates and weight decays of single parameters, by their names; the first group that matches one counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group: Vec<GroupTable>,
+    /// How weights that train are kept.
+    #[serde(default)]
+    pub weights: Kept,
+    /// How long gradients are kept.
+    #[serde(default)]
+    pub gradients: Gradients,
     /// Batches whose gradients are added up before an update.
     #[serde(default = "one")]
     pub accumulate: usize,
@@ -228,9 +262,81 @@ pub struct TrainTable {
     /// How many checkpoints are kept.
     #[serde(default = "two")]
     pub keep: usize,
+    /// How masks count. Only where a source has them (`data.source.mask`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<MaskTable>,
     /// How an autoencoder trains. Only with `task = "autoencoder"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoencoder: Option<AutoencoderTable>,
+}
+
+/// How masks count: the loss of each latent pixel is weighed by the mask's mean over the pixels that it stands for.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MaskTable {
+    /// Weight of what the mask leaves out, against 1 for what it keeps.
+    pub outside: f64,
+    /// What the weights of a picture's places are divided by.
+    pub normalise: Normalise,
+}
+
+/// What the weights of a picture's places are divided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Normalise {
+    /// Nothing: a picture of which half is kept counts half.
+    #[default]
+    Never,
+    /// Their mean: every picture counts the same, however little of it is kept.
+    ByArea,
+}
+
+/// What holds for some parameters alone.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupTable {
+    /// Parameters, matched against `component.path`, with `*` for any text: `unet.down_blocks.*`, `*.lora_B.weight`.
+    pub targets: Vec<String>,
+    /// Factor on the learning rate, beside that of the component.
+    #[serde(default = "one_f64")]
+    pub lr_factor: f64,
+    /// In place of the optimizer's weight decay. Default: the optimizer's, and none for biases and norms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+}
+
+/// How weights that train are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kept {
+    /// In f32, whatever type the model computes in.
+    #[default]
+    F32,
+    /// In bf16, with updates that are rounded up or down at random such that none is lost on average: half the memory
+    /// of weights and gradients.
+    Bf16Stochastic,
+}
+
+impl Kept {
+    /// The type in memory.
+    pub fn dtype(self) -> DType {
+        match self {
+            Kept::F32 => DType::F32,
+            Kept::Bf16Stochastic => DType::BF16,
+        }
+    }
+}
+
+/// How long gradients are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gradients {
+    /// Until all are known; then the norm is cut and the weights are updated.
+    #[default]
+    All,
+    /// Each until its weight is updated, inside the backward pass: all of them are never in memory at once. Needs
+    /// `clip_norm = 0`, `accumulate = 1`, and an optimizer that updates each weight by itself.
+    Released,
 }
 
 /// How an autoencoder trains.

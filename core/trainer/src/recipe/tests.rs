@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::*;
 use crate::model::{Family, LoadOptions, Model, Native};
+use crate::noise::{Batch, Drawn, NoiseSource};
 use crate::optimizer::{Optimizer, OptimizerState, Trained};
 use crate::solver::{Denoise, Solver};
 
@@ -50,7 +51,13 @@ double!(Weighting, Clamp, "clamp", { gamma: f64 = 5.0 }, impl Weighting for Clam
     fn on_x0(&self, l: f64) -> f64 { l.exp().min(self.gamma) }
 });
 double!(TimestepSampler, Even, "uniform", {}, impl TimestepSampler for Even {
-    fn quantile(&self, u: f64) -> f64 { u }
+    fn quantile(&self, u: f64, _: &dyn Schedule) -> f64 { u }
+});
+double!(Distance, Square, "mse", {}, impl Distance for Square {
+    fn at(&self, d: f64, _: f64) -> [f64; 2] { [d * d, 2.0 * d] }
+});
+double!(NoiseSource, White, "gaussian", {}, impl NoiseSource for White {
+    fn draw(&self, batch: &Batch) -> Result<Drawn> { batch.normal("noise").map(Drawn::plain) }
 });
 double!(EmaStrategy, NoEma, "none", {}, impl EmaStrategy for NoEma {
     fn tracks(&self) -> Vec<Track> { Vec::new() }
@@ -87,6 +94,7 @@ double!(Family, Toy, "toy", {}, impl Family for Toy {
             spacing: json!({"type": "leading", "offset": 3}),
             solver: json!({"type": "step"}),
             resolution_px: 64,
+            latent_px: 8,
             evidence: BTreeMap::from([("schedule".into(), "scheduler_config.json: left".into())]),
         })
     }

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{DType, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 use sconce_nn::inplace;
 use sconce_sdk::EmaStrategy;
 
 use super::weights::Weights;
 use crate::adapter::{Attached, Mean};
-use crate::optimizer::Trained;
+use crate::optimizer::{OptimizerState, Trained};
 
 /// What is averaged as one.
 pub(super) enum Part<'a> {
@@ -35,7 +35,7 @@ impl Part<'_> {
     /// Puts averaged views in its place.
     pub fn set(&self, means: &[Tensor]) -> Result<()> {
         match self {
-            Self::Tensor(p) => p.var.set(&means[0]),
+            Self::Tensor(p) => p.var.set(&means[0].to_dtype(p.var.dtype())?),
             Self::Adapter(a, mean) => {
                 for (short, value) in mean.tensors(means, None)?.tensors {
                     a.params[&short].set(&value)?;
@@ -60,7 +60,8 @@ impl Averages {
             return Ok(Self { names: Vec::new(), tracks: Vec::new() });
         }
         let (names, views): (Vec<String>, Vec<Tensor>) = weights.views()?.into_iter().unzip();
-        let copies = || views.iter().map(|v| Var::from_tensor(&v.copy()?)).collect::<Result<Vec<_>>>();
+        let copies =
+            || views.iter().map(|v| Var::from_tensor(&v.to_dtype(DType::F32)?.copy()?)).collect::<Result<Vec<_>>>();
         Ok(Self { names, tracks: (0..tracks).map(|_| copies()).collect::<Result<_>>()? })
     }
 
@@ -79,17 +80,32 @@ impl Averages {
         Ok(())
     }
 
-    /// Runs `f` with the first of them in the weights' place, where there is one.
-    pub fn swapped<T>(&self, weights: &Weights, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        let Some(first) = self.tracks.first() else { return f() };
+    /// Runs `f` with the first of them in the weights' place, or else with the average that the optimizer keeps; with the
+    /// weights as they are where there is neither.
+    pub fn swapped<T>(
+        &self,
+        weights: &Weights,
+        optimizer: &dyn OptimizerState,
+        f: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let of_optimizer = if self.tracks.is_empty() { optimizer.averaged()? } else { None };
+        if self.tracks.is_empty() && of_optimizer.is_none() {
+            return f();
+        }
         let copy = |p: &Trained| p.var.as_tensor().detach().copy();
         let kept: Vec<Tensor> = weights.params.iter().map(copy).collect::<Result<_>>()?;
-        let mut means = first.iter().map(|a| a.as_tensor().detach());
-        let mut put = Vec::new();
-        for part in weights.parts() {
-            put.push((means.by_ref().take(part.views()?.len()).collect::<Vec<Tensor>>(), part));
+        if let Some(average) = of_optimizer {
+            for (a, p) in average.iter().zip(&weights.params) {
+                p.var.set(&a.to_dtype(p.var.dtype())?)?;
+            }
+        } else {
+            let mut means = self.tracks[0].iter().map(|a| a.as_tensor().detach());
+            let mut put = Vec::new();
+            for part in weights.parts() {
+                put.push((means.by_ref().take(part.views()?.len()).collect::<Vec<Tensor>>(), part));
+            }
+            put.par_iter().try_for_each(|(means, part)| part.set(means))?;
         }
-        put.par_iter().try_for_each(|(means, part)| part.set(means))?;
         let result = f();
         for (k, p) in kept.iter().zip(&weights.params) {
             p.var.set(k)?;

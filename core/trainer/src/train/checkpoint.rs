@@ -1,11 +1,11 @@
 //! Checkpoints: everything that a run needs to go on as if it had not stopped. A checkpoint is a folder that appears
 //! whole, by a rename, or not at all. Random numbers and the order of the data are functions of the images seen, so
-//! the weights, the optimizer's state, the averages and a few counters are all there is.
+//! the weights, the optimizer's state, the averages, what was learned beside them and a few counters are all there is.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use candle_core::{Device, Error, Result, Tensor, bail};
 use sconce_nn::weights::{WeightFiles, save, write_atomic};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,7 @@ const DATA: &str = "data.sha256";
 const WEIGHTS: &str = "weights.safetensors";
 const AVERAGES: &str = "averages.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
+const LEARNED: &str = "learned.safetensors";
 
 impl Checkpoints {
     /// In `run`'s folder, keeping the newest `keep`.
@@ -67,6 +68,7 @@ impl Checkpoints {
         weights: &Weights,
         averages: &Averages,
         optimizer: &dyn OptimizerState,
+        learned: &BTreeMap<String, Tensor>,
     ) -> Result<PathBuf> {
         let to = self.folder.join(format!("{:012}", at.images));
         let tmp = self.folder.join(format!("{:012}.tmp", at.images));
@@ -79,6 +81,9 @@ impl Checkpoints {
             save(&tmp.join(AVERAGES), &averages.named(), &none)?;
         }
         save(&tmp.join(OPTIMIZER), &optimizer.save()?, &none)?;
+        if !learned.is_empty() {
+            save(&tmp.join(LEARNED), learned, &none)?;
+        }
         let progress = serde_json::to_vec_pretty(&at).map_err(|e| Error::Msg(e.to_string()))?;
         write_atomic(&tmp.join(RECIPE), |out| out.write_all(of.recipe.as_bytes()))?;
         write_atomic(&tmp.join(DATA), |out| out.write_all(of.data.as_bytes()))?;
@@ -139,17 +144,9 @@ impl Checkpoints {
         }
         let progress: Progress = serde_json::from_str(&read(PROGRESS)?)
             .map_err(|e| Error::Msg(format!("{}: {e}", from.join(PROGRESS).display())))?;
-        let load = |name: &str| -> Result<BTreeMap<String, Tensor>> {
-            let files = WeightFiles::open(&[from.join(name)]).map_err(|e| {
-                Error::Msg(format!(
-                    "{}: the checkpoint is damaged; remove its folder to go on from the one before",
-                    crate::message(&e)
-                ))
-            })?;
-            files.keys().map(|k| Ok((k.to_owned(), files.tensor(k, DType::F32, &Device::Cpu)?))).collect()
-        };
+        let load = |name: &str| read_tensors(&from.join(name));
         let put = |values: &BTreeMap<String, Tensor>, var: &candle_core::Var, name: &str| match values.get(name) {
-            Some(t) => var.set(&t.to_device(var.device())?),
+            Some(t) => var.set(&t.to_dtype(var.dtype())?.to_device(var.device())?),
             None => bail!("{}: the checkpoint has no `{name}`", from.display()),
         };
         let values = load(WEIGHTS)?;
@@ -164,6 +161,12 @@ impl Checkpoints {
         Ok((progress, changed))
     }
 
+    /// What the run learned beside the weights, to the bit; nothing where it learns nothing.
+    pub fn learned(&self, from: &Path) -> Result<BTreeMap<String, Tensor>> {
+        let path = from.join(LEARNED);
+        if path.is_file() { read_tensors(&path) } else { Ok(BTreeMap::new()) }
+    }
+
     /// The whole checkpoints, oldest first. Leftovers of a crash end in `.tmp`, what was put aside in `.not-finite`; neither
     /// counts.
     fn all(&self) -> Result<Vec<PathBuf>> {
@@ -175,6 +178,15 @@ impl Checkpoints {
         all.sort();
         Ok(all)
     }
+}
+
+/// Each in its stored type.
+fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let files = WeightFiles::open(&[path]).map_err(|e| {
+        let what = crate::message(&e);
+        Error::Msg(format!("{what}: the checkpoint is damaged; remove its folder to go on from the one before"))
+    })?;
+    files.keys().map(|k| Ok((k.to_owned(), files.stored(k, &Device::Cpu)?))).collect()
 }
 
 /// The first line in which two resolved recipes differ, for the error.

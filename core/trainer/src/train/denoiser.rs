@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_nn::rng::Stream;
+use sconce_sdk::{Choice, Schedule};
 
 use super::output;
 use super::preview;
@@ -13,8 +14,13 @@ use super::run::{Event, Job, Observer, PartLoss, Task, Update};
 use super::weights::Weights;
 use crate::cond::Cond;
 use crate::data::{Cache, Dropped, Encoded, Mirrored, Set, Use};
+use crate::distance::Measure;
+use crate::learning::Learning;
 use crate::model::PromptUse;
-use crate::step::{Process, Row, stratified};
+use crate::noise::{Batch, Drawn};
+use crate::recipe::Normalise;
+use crate::step::{Process, Row};
+use crate::stratified::stratified;
 
 /// Encoded pictures and captions kept in memory, at most; the rest is read from the cache each time.
 const MEMORY_BYTES: usize = 1 << 30;
@@ -35,6 +41,7 @@ pub(super) struct DenoiserTask<'a> {
     device: Device,
     /// Whether captions are encoded in the graph, because an encoder trains.
     encoders_train: bool,
+    learning: Learning,
     memory: Memory,
 }
 
@@ -64,7 +71,8 @@ impl<'a> DenoiserTask<'a> {
             weights.params.iter().any(|p| p.name.split_once('/').is_some_and(|(c, _)| encoders.contains(c)));
         let cache = Cache::new(&folder, &**model.autoencoder())?;
         let device = job.options.device.clone();
-        let mut task = Self { job, set, cache, device, encoders_train, memory: Memory::default() };
+        let learning = Learning::start(&*job.recipe.timesteps, &*job.recipe.weighting);
+        let mut task = Self { job, set, cache, device, encoders_train, learning, memory: Memory::default() };
         task.encode(order, observer)?;
         Ok(task)
     }
@@ -107,13 +115,44 @@ impl<'a> DenoiserTask<'a> {
         if let Some(found) = self.memory.pictures.get(&key) {
             return Ok(found.clone());
         }
-        let encoded = self.cache.picture(self.set, used, &**self.job.model.autoencoder())?;
+        let mut encoded = self.cache.picture(self.set, used, &**self.job.model.autoencoder())?;
+        encoded.mask = encoded.mask.map(|mask| self.places(used.item, mask)).transpose()?;
         let bytes = 8 * encoded.mean.elem_count();
         if self.memory.bytes + bytes < MEMORY_BYTES {
             self.memory.bytes += bytes;
             self.memory.pictures.insert(key, encoded.clone());
         }
         Ok(encoded)
+    }
+
+    /// How much each place of a picture counts, from its mask, 1 h w.
+    fn places(&self, item: usize, mask: Tensor) -> Result<Tensor> {
+        let table = self.job.recipe.train.mask.unwrap_or_default();
+        let places = mask.affine(1.0 - table.outside, table.outside)?;
+        let mean = f64::from(places.mean_all()?.to_scalar::<f32>()?);
+        if mean == 0.0 {
+            bail!(
+                "{}: its mask is black wherever the crop leaves something of the picture, so there is nothing to train on: \
+                 remove the picture or the mask, or set train.mask.outside above 0",
+                self.set.path(item).display()
+            );
+        }
+        match table.normalise {
+            Normalise::Never => Ok(places),
+            Normalise::ByArea => places / mean,
+        }
+    }
+
+    /// How much each place of a batch counts, B 1 h w; `None` if none of its pictures has a mask.
+    fn masks(&mut self, batch: &[Use]) -> Result<Option<Tensor>> {
+        let encoded: Vec<Encoded> = batch.iter().map(|u| self.picture(u)).collect::<Result<_>>()?;
+        if encoded.iter().all(|e| e.mask.is_none()) {
+            return Ok(None);
+        }
+        let whole = |e: &Encoded| e.mean.narrow(0, 0, 1)?.ones_like();
+        let masks: Vec<Tensor> =
+            encoded.iter().map(|e| e.mask.clone().map_or_else(|| whole(e), Ok)).collect::<Result<_>>()?;
+        Tensor::stack(&masks, 0)?.to_device(&self.device).map(Some)
     }
 
     fn caption(&mut self, prompt: &str, what: PromptUse) -> Result<Cond> {
@@ -188,9 +227,18 @@ impl<'a> DenoiserTask<'a> {
         Ok(out)
     }
 
-    fn process(&self) -> Process<'a> {
+    fn process<'b>(&self, schedule: &'b dyn Schedule) -> Process<'b>
+    where
+        'a: 'b,
+    {
         let r = self.job.recipe;
-        Process { schedule: &*r.schedule, objective: &*r.objective, weighting: &*r.weighting, timesteps: &*r.timesteps }
+        Process { schedule, objective: &*r.objective, weighting: &*r.weighting, timesteps: &*r.timesteps }
+    }
+
+    /// The schedule for latents B C h w.
+    fn schedule(&self, latents: &Tensor) -> Result<Choice<dyn Schedule>> {
+        let (_, _, height, width) = latents.dims4()?;
+        Ok(self.job.recipe.schedule.sized(height, width))
     }
 
     fn stream(&self, purpose: &str) -> Stream {
@@ -204,16 +252,35 @@ impl Task for DenoiserTask<'_> {
         let (offset, seen) = (update.offset(part), update.images_seen);
         let at = seen + offset as u64;
         let quantiles = stratified(&self.stream("timesteps").at(seen, 0), update.images());
-        let process = self.process();
-        let rows: Vec<Row> = quantiles[offset..offset + batch.len()].iter().map(|&u| process.row(u)).collect();
         let x0 = self.latents(batch, Some(&self.stream("posterior").at(at, 0)))?;
-        let eps = self.stream("noise").at(at, 0).normal(x0.shape(), &self.device)?;
-        let cond = self.conditions(batch)?;
-        let losses = process.loss(&**self.job.model.backbone(), &x0, &eps, &cond, &rows)?;
+        let schedule = self.schedule(&x0)?;
+        let process = self.process(&*schedule);
+        let rows: Vec<Row> =
+            quantiles[offset..offset + batch.len()].iter().map(|&u| process.drawn(u, &self.learning)).collect();
+        let levels: Vec<_> = rows.iter().map(|r| r.noise).collect();
+        let seed = self.job.recipe.train.seed;
+        let eps = self.job.recipe.noise.draw(&Batch { x0: &x0, levels: &levels, seed, images_seen: at })?;
+        let (cond, mask) = (self.conditions(batch)?, self.masks(batch)?);
+        let measure = Measure { distance: &*self.job.recipe.distance, mask: mask.as_ref() };
+        let losses = process.loss(&**self.job.model.backbone(), &x0, &eps, &cond, &measure, &rows)?;
+        self.learning.see(&rows, &losses)?;
         Ok(PartLoss { sum: losses.weighted.sum_all()?, parts: by_log_snr(&rows, &losses.error)? })
     }
 
-    /// The weighted loss, and the error at each quantile, on held-out pictures (at most 96) with fixed noise.
+    fn learn(&mut self) {
+        self.learning.learn();
+    }
+
+    fn learned(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.learning.save()
+    }
+
+    fn restore(&mut self, learned: &BTreeMap<String, Tensor>) -> Result<()> {
+        self.learning.restore(learned)
+    }
+
+    /// The weighted loss, and the error at each quantile, on held-out pictures (at most 96) with fixed Gaussian noise, and
+    /// with nothing learned in it: the same measure all along, whatever the run's noise.
     fn validate(&mut self) -> Result<Vec<(String, f64)>> {
         let table = self.job.recipe.validation.as_ref().expect("called where there is the table");
         let (quantiles, size) = (table.quantiles.max(1), self.job.recipe.data.batch);
@@ -223,11 +290,13 @@ impl Task for DenoiserTask<'_> {
             by_size.entry(self.set.items[item].framing.target).or_default().push(item);
         }
         let (mut weighted, mut errors, mut count) = (0.0, vec![0.0; quantiles], 0usize);
-        let process = self.process();
         for items in by_size.values().flat_map(|items| items.chunks(size)) {
             let batch: Vec<Use> = items.iter().map(|&item| plain(item)).collect();
             let (x0, cond) = (self.latents(&batch, None)?, self.conditions(&batch)?);
-            let cond = cond.map(|t| Ok(t.detach()))?;
+            let (cond, mask) = (cond.map(|t| Ok(t.detach()))?, self.masks(&batch)?);
+            let measure = Measure { distance: &*self.job.recipe.distance, mask: mask.as_ref() };
+            let schedule = self.schedule(&x0)?;
+            let process = self.process(&*schedule);
             for (q, error) in errors.iter_mut().enumerate() {
                 let rows = vec![process.row((q as f64 + 0.5) / quantiles as f64); batch.len()];
                 let noise = |&item: &usize| {
@@ -235,7 +304,8 @@ impl Task for DenoiserTask<'_> {
                     stream.normal(&x0.dims()[1..], &self.device)
                 };
                 let eps = Tensor::stack(&items.iter().map(noise).collect::<Result<Vec<_>>>()?, 0)?;
-                let losses = process.loss(&**self.job.model.backbone(), &x0, &eps, &cond, &rows)?;
+                let eps = Drawn::plain(eps);
+                let losses = process.loss(&**self.job.model.backbone(), &x0, &eps, &cond, &measure, &rows)?;
                 weighted += sum(&losses.weighted)?;
                 *error += sum(&losses.error)?;
             }

@@ -20,7 +20,8 @@ impl Gradients {
         for (sum, p) in self.0.iter_mut().zip(params) {
             let Some(grad) = store.remove(p.var.as_tensor()) else { continue };
             *sum = Some(match sum.take() {
-                Some(old) => (old + grad)?.detach(),
+                // In f32: the gradients of bf16 weights are bf16, and sums of them would round.
+                Some(old) => (old.to_dtype(DType::F32)? + grad.to_dtype(DType::F32)?)?.detach(),
                 None => grad.detach(),
             });
         }
@@ -45,7 +46,7 @@ impl Gradients {
 }
 
 /// The sum of squares, in chunks of fixed size so that the result does not depend on the number of threads.
-fn square_sum(grad: &Tensor) -> Result<f64> {
+pub fn square_sum(grad: &Tensor) -> Result<f64> {
     if !grad.device().is_cpu() {
         return Ok(f64::from(grad.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()?));
     }

@@ -1,8 +1,10 @@
 //! The loop. It counts in images, draws a batch, takes a step, and tells the observer; saving, validating and drawing
 //! come when their images have been seen.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,11 +20,13 @@ use super::denoiser::DenoiserTask;
 use super::gradients::Gradients;
 use super::log::Logs;
 use super::preview::GroundLuminance;
+use super::release::{self, Shared};
 use super::snapshots;
 use super::weights::Weights;
 use crate::data::{Order, Report, Use};
 use crate::model::{LoadOptions, Model, Native};
-use crate::recipe::{Float, Recipe, Resolved, Task as What};
+use crate::optimizer::At;
+use crate::recipe::{Float, Gradients as Keep, Recipe, Resolved, Task as What};
 
 /// How to run: what a command line says and a recipe does not.
 pub struct Options {
@@ -122,6 +126,16 @@ pub(super) trait Task {
     fn loss(&mut self, update: &Update, part: usize) -> Result<PartLoss>;
     /// Named values on held-out pictures.
     fn validate(&mut self) -> Result<Vec<(String, f64)>>;
+    /// Learns from an update that was made, beside the weights.
+    fn learn(&mut self) {}
+    /// What was learned beside the weights, for a checkpoint.
+    fn learned(&self) -> Result<BTreeMap<String, Tensor>> {
+        Ok(BTreeMap::new())
+    }
+    /// Takes it back.
+    fn restore(&mut self, _learned: &BTreeMap<String, Tensor>) -> Result<()> {
+        Ok(())
+    }
     /// Draws pictures to show how far the run is.
     fn draw(&mut self, images: u64, to: &Path) -> Result<()>;
     /// Measures the grounds of drawn pictures; empty where the recipe asks for none.
@@ -194,13 +208,14 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         let d = &recipe.data;
         Order::new(&set.items, set.train.clone(), d.batch, d.caption_dropout, recipe.train.seed)
     };
-    let mut optimizer = recipe.optimizer.start(weights.params.clone())?;
+    let optimizer: Shared = Rc::new(RefCell::new(recipe.optimizer.start(weights.params.clone())?));
     let averages = Averages::start(&weights, &*recipe.ema)?;
     let mut at = Progress::default();
     let resumed = newest.is_some();
-    if let Some(from) = newest {
+    if let Some(from) = &newest {
         let changed;
-        (at, changed) = checkpoints.restore(&from, &of, options.start, &weights, &averages, optimizer.as_mut())?;
+        let optimizer = &mut **optimizer.borrow_mut();
+        (at, changed) = checkpoints.restore(from, &of, options.start, &weights, &averages, optimizer)?;
         observer.see(&Event::Resumed(at.images, &changed))?;
     }
     snapshots.cut(at.images)?;
@@ -212,6 +227,9 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         What::Denoiser => Box::new(DenoiserTask::new(&job, &set, &weights, order(), observer)?),
         What::Autoencoder => Box::new(AutoencoderTask::new(&job, &set)),
     };
+    if let Some(from) = &newest {
+        task.restore(&checkpoints.learned(from)?)?;
+    }
     let total = recipe.train.images;
     let drawn = |at: u64| options.out.join("previews").join(format!("{at:09}.png"));
     let look = |task: &mut Box<dyn Task + '_>, logs: &mut Logs, from: u64, to: u64, observer: &mut dyn Observer| {
@@ -223,7 +241,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         if !(validates || draws || measures) {
             return Ok(()); // swapping the average in and out costs a copy of the weights
         }
-        averages.swapped(&weights, || {
+        averages.swapped(&weights, &**optimizer.borrow(), || {
             if validates {
                 let values = task.validate()?;
                 let named: Vec<(&str, f64)> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
@@ -250,7 +268,8 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     while at.images < total {
         let batches = order_now.by_ref().take(recipe.train.accumulate.max(1)).collect();
         let update = Update { images_seen: at.images, batches };
-        let step = step(&mut *task, recipe, &weights, optimizer.as_mut(), &update, &checkpoints)?;
+        let step = step(&mut *task, recipe, &weights, &optimizer, &update, &checkpoints)?;
+        task.learn();
         let before = at.images;
         at.images += update.images() as u64;
         at.updates += 1;
@@ -271,14 +290,14 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         let stop = options.stop.load(Ordering::Relaxed);
         let save = recipe.train.save_every_images;
         if stop || at.images >= total || (save > 0 && at.images / save > before / save) {
-            let path = checkpoints.save(at, &of, &weights, &averages, optimizer.as_ref())?;
+            let path = checkpoints.save(at, &of, &weights, &averages, &**optimizer.borrow(), &task.learned()?)?;
             observer.see(&Event::Saved(at.images, &path))?;
             if stop && at.images < total {
                 return Ok(Ended::Stopped(path));
             }
         }
     }
-    let mut written = averages.swapped(&weights, || task.write(&weights, &options.out))?;
+    let mut written = averages.swapped(&weights, &**optimizer.borrow(), || task.write(&weights, &options.out))?;
     let sheet = options.out.join("before-after.png");
     written.extend(super::preview::before_and_after(&drawn(0), &drawn(at.images), &sheet)?);
     Ok(Ended::Whole(written))
@@ -309,24 +328,31 @@ fn due(every: u64, from: u64, to: u64, total: u64) -> bool {
     to == 0 || to >= total || (every > 0 && to / every > from / every)
 }
 
-/// Forward, backward, clip, update. Stops before the update if anything is not finite.
+/// Forward, backward, clip, update. Stops before the update if anything is not finite; where gradients are released, some
+/// weights have moved by then, and the checkpoint is what there is to go on from.
 fn step(
     task: &mut dyn Task,
     recipe: &Recipe,
     weights: &Weights,
-    optimizer: &mut dyn crate::optimizer::OptimizerState,
+    optimizer: &Shared,
     update: &Update,
     checkpoints: &Checkpoints,
 ) -> Result<StepReport> {
     let images = update.images() as f64;
+    let lr = recipe.optimizer.lr() * recipe.lr.factor(update.images_seen, recipe.train.images);
+    let at = At { lr, seed: recipe.train.seed, images_seen: update.images_seen };
     let mut gradients = Gradients::none(weights.params.len());
+    let mut released = None;
     let mut loss = 0.0;
     let mut parts: Vec<(&'static str, f64, usize)> = Vec::new();
     for part in 0..update.batches.len() {
         let batch = task.loss(update, part)?;
         let mean = (batch.sum / images)?;
         loss += f64::from(mean.to_scalar::<f32>()?);
-        gradients.add(backward(&mean)?, &weights.params)?;
+        match recipe.train.gradients {
+            Keep::All => gradients.add(backward(&mean)?, &weights.params)?,
+            Keep::Released => released = Some(release::update(&mean, &weights.params, optimizer, &at)?),
+        }
         for (name, sum, count) in batch.parts {
             match parts.iter_mut().find(|p| p.0 == name) {
                 Some(p) => (p.1, p.2) = (p.1 + sum, p.2 + count),
@@ -334,7 +360,7 @@ fn step(
             }
         }
     }
-    let grad_norm = gradients.norm()?;
+    let grad_norm = released.map_or_else(|| gradients.norm(), Ok)?;
     if !loss.is_finite() || !grad_norm.is_finite() {
         let advice = no_number(recipe, update.images_seen, checkpoints)?;
         bail!(
@@ -342,9 +368,10 @@ fn step(
             update.images_seen
         );
     }
-    gradients.clip(grad_norm, recipe.train.clip_norm)?;
-    let lr = recipe.optimizer.lr() * recipe.lr.factor(update.images_seen, recipe.train.images);
-    optimizer.step(&gradients.0, lr)?;
+    if released.is_none() {
+        gradients.clip(grad_norm, recipe.train.clip_norm)?;
+        optimizer.borrow_mut().step(&gradients.0, &at)?;
+    }
     let parts = parts.into_iter().map(|(name, sum, count)| (name, sum / count as f64)).collect();
     Ok(StepReport { images: 0, images_total: 0, loss, parts, grad_norm, lr, images_per_sec: 0.0 })
 }

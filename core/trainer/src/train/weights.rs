@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use sconce_nn::Store;
 use sconce_nn::rng::Stream;
 
 use crate::adapter::{Adapter, Attached, Saved};
 use crate::optimizer::Trained;
-use crate::recipe::{Recipe, Task};
+use crate::recipe::{GroupTable, Recipe, Task};
 
 /// The trained tensors, in one order for the whole run.
 pub struct Weights {
@@ -24,6 +24,7 @@ impl Weights {
     pub fn prepare(recipe: &Recipe, stores: &[Arc<Store>]) -> Result<Self> {
         let mut adapters = Vec::new();
         let mut params = Vec::new();
+        let kept_as = recipe.train.weights.dtype();
         for (component, &lr_factor) in &components(recipe) {
             let Some(store) = stores.iter().find(|s| s.component() == component) else {
                 let names: Vec<&str> = stores.iter().map(|s| s.component()).collect();
@@ -33,9 +34,9 @@ impl Weights {
                 bail!("train.components: `{component}` gets no gradient under train.task = {:?}", recipe.train.task);
             }
             match &recipe.adapter {
-                None => params.extend(full(store, lr_factor)?),
+                None => params.extend(full(store, lr_factor, kept_as)?),
                 Some(adapter) => {
-                    let (attached, trained) = adapted(&**adapter, store, lr_factor, recipe.train.seed)?;
+                    let (attached, trained) = adapted(&**adapter, store, lr_factor, kept_as, recipe.train.seed)?;
                     if trained.is_empty() {
                         let targets = adapter.targets().join(", ");
                         bail!("train.components: no layer of `{component}` matches adapter.targets = {targets}");
@@ -50,6 +51,7 @@ impl Weights {
         if let Some(idle) = targets.into_iter().find(|t| !paths.iter().any(|p| matches(t, p))) {
             bail!("adapter.targets: no layer of the components that train matches `{idle}`");
         }
+        group(&mut params, &recipe.train.group)?;
         Ok(Self { params, adapters })
     }
 
@@ -94,13 +96,13 @@ fn components(recipe: &Recipe) -> BTreeMap<String, f64> {
     recipe.train.components.clone()
 }
 
-fn full(store: &Arc<Store>, lr_factor: f64) -> Result<Vec<Trained>> {
+fn full(store: &Arc<Store>, lr_factor: f64, kept_as: DType) -> Result<Vec<Trained>> {
     let trained = |p: sconce_nn::Param| {
-        let exact = store.exact(&p)?;
-        let var = p.train()?;
+        let exact = store.exact(&p)?.to_dtype(kept_as)?;
+        let var = p.train_as(kept_as)?;
         var.set(&exact)?;
-        let decays = var.rank() > 1;
-        Ok(Trained { name: format!("{}/{}", store.component(), p.name()), var, lr_factor, decays })
+        let name = format!("{}/{}", store.component(), p.name());
+        Ok(Trained { lr_factor, ..Trained::new(name, var) })
     };
     store.params().into_iter().map(trained).collect()
 }
@@ -109,6 +111,7 @@ fn adapted(
     adapter: &dyn Adapter,
     store: &Arc<Store>,
     lr_factor: f64,
+    kept_as: DType,
     seed: u64,
 ) -> Result<(Vec<Attached>, Vec<Trained>)> {
     let (mut all, mut trained) = (Vec::new(), Vec::new());
@@ -119,9 +122,10 @@ fn adapted(
             continue;
         }
         let attached = adapter.build(component, &layer, &Stream::new(seed, &format!("adapter {path}")))?;
-        for param in attached.params.values() {
+        for (short, param) in &attached.params {
             let name = format!("{component}/{}", param.name());
-            trained.push(Trained { name, var: param.train()?, lr_factor, decays: true });
+            let lr_factor = lr_factor * adapter.lr_factor(short);
+            trained.push(Trained { name, var: param.train_as(kept_as)?, lr_factor, weight_decay: None });
         }
         layer.attach(attached.layer.clone());
         all.push(attached);
@@ -129,8 +133,25 @@ fn adapted(
     Ok((all, trained))
 }
 
+/// What the recipe's groups say about each parameter: the first that matches it counts.
+fn group(params: &mut [Trained], groups: &[GroupTable]) -> Result<()> {
+    let paths: Vec<String> = params.iter().map(|p| p.name.replacen('/', ".", 1)).collect();
+    let mut targets = groups.iter().flat_map(|g| &g.targets);
+    if let Some(idle) = targets.find(|t| !paths.iter().any(|p| matches(t, p))) {
+        let example = paths.first().map_or("", String::as_str);
+        bail!("train.group: no parameter that trains matches `{idle}`; they are named like `{example}`");
+    }
+    for (p, path) in params.iter_mut().zip(&paths) {
+        if let Some(group) = groups.iter().find(|g| g.targets.iter().any(|t| matches(t, path))) {
+            p.lr_factor *= group.lr_factor;
+            p.weight_decay = group.weight_decay.or(p.weight_decay);
+        }
+    }
+    Ok(())
+}
+
 /// True if `path` is `pattern` with any text for each `*`.
-pub(crate) fn matches(pattern: &str, path: &str) -> bool {
+pub fn matches(pattern: &str, path: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = path.strip_prefix(parts.next().unwrap_or("")) else { return false };
     let Some(last) = pattern.rsplit('*').next().filter(|_| pattern.contains('*')) else { return rest.is_empty() };
@@ -146,7 +167,29 @@ pub(crate) fn matches(pattern: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::*;
+    use candle_core::{Device, Var};
+
+    #[test]
+    fn the_first_group_that_matches_a_parameter_counts() {
+        let one = |name: &str, dims: &[usize]| {
+            let var = Var::zeros(dims, DType::F32, &Device::Cpu).expect("a small tensor");
+            Trained { lr_factor: 0.5, ..Trained::new(name, var) }
+        };
+        let table = |target: &str, lr_factor, weight_decay| GroupTable {
+            targets: vec![target.to_owned()],
+            lr_factor,
+            weight_decay,
+        };
+        let mut params =
+            [one("unet/a.to_q.weight", &[2, 2]), one("unet/a.norm.bias", &[2]), one("unet/b.weight", &[2, 2])];
+        let groups = [table("unet.a.*.weight", 0.1, None), table("unet.a.*", 4.0, Some(0.3))];
+        group(&mut params, &groups).expect("both match something");
+        let said: Vec<_> = params.iter().map(|p| (p.lr_factor, p.weight_decay)).collect();
+        assert_eq!(said, [(0.05, None), (2.0, Some(0.3)), (0.5, None)]);
+        let error = group(&mut params, &[table("unet.c.*", 1.0, None)]).expect_err("an idle pattern").to_string();
+        assert!(error.contains("unet.c.*") && error.contains("unet.a.to_q.weight"), "{error}");
+    }
 
     #[test]
     fn stars_stand_for_any_text() {
