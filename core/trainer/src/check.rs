@@ -2,9 +2,11 @@
 //! every reason why the run would not do what its author wants. Computed from the plugins' own numbers, never from
 //! their names.
 
+mod conversion;
 mod data;
 mod memory;
 mod noise;
+mod sampling;
 mod step;
 
 pub(crate) use noise::percent;

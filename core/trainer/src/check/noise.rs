@@ -44,9 +44,9 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     }
     super::step::explain(resolved, report);
     inputs(resolved, &process, report);
-    sampling(resolved, singular, report);
+    super::sampling::explain(resolved, singular, report);
     if recipe.model.random_seed.is_none() {
-        conversion(resolved, report);
+        super::conversion::explain(resolved, report);
     }
 }
 
@@ -93,7 +93,7 @@ fn sound(resolved: &Resolved, process: &Process, report: &mut Report) -> bool {
 }
 
 /// alpha/sqrt(alpha² + sigma²): the share that does not depend on whether the variance is preserved.
-fn signal(noise: &Noise) -> f64 {
+pub(super) fn signal(noise: &Noise) -> f64 {
     noise.alpha / noise.alpha.hypot(noise.sigma)
 }
 
@@ -207,11 +207,11 @@ fn determinant(resolved: &Resolved, process: &Process, report: &mut Report) -> b
     true
 }
 
-fn blows_up(noise: &Noise, target: [f64; 2]) -> bool {
+pub(super) fn blows_up(noise: &Noise, target: [f64; 2]) -> bool {
     !noise.x0_from(target).iter().all(|c| c.abs() < BLOWS_UP)
 }
 
-fn fitting(noise: &Noise) -> Vec<&'static str> {
+pub(super) fn fitting(noise: &Noise) -> Vec<&'static str> {
     let all = registry::of_kind(<dyn Objective>::NAME).unwrap_or_default();
     let fits = |name: &str| Choice::<dyn Objective>::named(name).is_ok_and(|o| !blows_up(noise, o.target(noise)));
     all.iter().map(|p| p.name).filter(|name| fits(name)).collect()
@@ -323,126 +323,6 @@ fn keeping(process: &Process, draws: f64) -> Vec<&'static str> {
         noisy / sum >= 0.5 * draws
     };
     all.iter().map(|p| p.name).filter(|name| keeps(name)).collect()
-}
-
-fn sampling(resolved: &Resolved, singular: bool, report: &mut Report) {
-    let (recipe, sampling) = (&resolved.recipe, &resolved.recipe.sampling);
-    let side = recipe.preview.as_ref().and_then(|p| p.height_px).unwrap_or(resolved.native.resolution_px);
-    let schedule = resolved.schedule(side);
-    let levels = sampling.solver.levels(&*sampling.spacing, &*schedule, sampling.steps);
-    let (Some(first), [asked @ .., _]) = (levels.first(), levels.as_slice()) else { return };
-    report.fact(
-        "sampling",
-        format!(
-            "{} in {} steps, spaced {}, from t = {} with {} of the signal; guidance {}{}",
-            in_one_line(&sampling.solver.table()),
-            sampling.steps,
-            in_one_line(&sampling.spacing.table()),
-            figure(first.t),
-            figure(signal(&first.noise)),
-            sampling.cfg,
-            if sampling.cfg_rescale > 0.0 { format!(", rescaled by {}", sampling.cfg_rescale) } else { String::new() },
-        ),
-        json!({ "table": sampling, "first_t": first.t, "first_alpha": first.noise.alpha }),
-    );
-    let end = schedule.at(1.0).alpha;
-    if end == 0.0 && first.t < 1.0 - 1e-9 && first.noise.alpha > 1e-3 {
-        report.warn(
-            "late-start",
-            format!(
-                "the schedule ends in pure noise, but `{}` starts at t = {}, where the model expects {} of the picture: it is given none, \
-                 and brightness stays what it was before training",
-                sampling.spacing.name(),
-                figure(first.t),
-                percent(first.noise.alpha)
-            ),
-            format!("spacings that start at t = 1: {}", starting(&*schedule).join(", ")),
-        );
-    }
-    let lost = asked.iter().find(|l| blows_up(&l.noise, recipe.objective.target(&l.noise)));
-    if let (Some(level), false) = (lost, singular) {
-        report.refuse(
-            "singular-sampling",
-            format!(
-                "the sampler asks the model at t = {}, where the picture does not follow from an output of the objective `{}`",
-                figure(level.t),
-                recipe.objective.name()
-            ),
-            format!("objectives that can be asked there: {}", fitting(&level.noise).join(", ")),
-        );
-    }
-}
-
-fn starting(schedule: &dyn Schedule) -> Vec<&'static str> {
-    let all = registry::of_kind(<dyn sconce_sdk::Spacing>::NAME).unwrap_or_default();
-    let starts = |name: &str| {
-        let levels = Choice::<dyn sconce_sdk::Spacing>::named(name).map(|s| s.levels(schedule, 10));
-        levels.is_ok_and(|l| l.first().is_some_and(|l| l.t >= 1.0 - 1e-9))
-    };
-    all.iter().map(|p| p.name).filter(|name| starts(name)).collect()
-}
-
-/// Refuses a checkpoint trained as something else, unless that is said to be meant.
-fn conversion(resolved: &Resolved, report: &mut Report) {
-    let (recipe, native) = (&resolved.recipe, &resolved.native);
-    let evidence = |what: &str| native.evidence.get(what).map_or("the family's rule", String::as_str);
-    let mut differing = Vec::new();
-    match Choice::<dyn Schedule>::from_table(&native.schedule) {
-        Ok(own) if [32, 64].iter().all(|&d| same_schedule(&*own.sized(d, d), &*recipe.schedule.sized(d, d))) => {}
-        Ok(_) => differing.push(("schedule", in_one_line(&recipe.schedule.table()), in_one_line(&native.schedule))),
-        Err(e) => report.warn(
-            "unknown-native",
-            format!("the checkpoint's schedule is not known here: {e}"),
-            "say it in [schedule]",
-        ),
-    }
-    match Choice::<dyn Objective>::from_table(&native.objective) {
-        Ok(own) if same_objective(&*own, &*recipe.objective, &*recipe.schedule) => {}
-        Ok(_) => differing.push(("objective", in_one_line(&recipe.objective.table()), in_one_line(&native.objective))),
-        Err(e) => report.warn(
-            "unknown-native",
-            format!("the checkpoint's objective is not known here: {e}"),
-            "say it in [objective]",
-        ),
-    }
-    if recipe.model.convert && differing.is_empty() {
-        report.warn(
-            "nothing-converted",
-            "model.convert is true, but schedule and objective are the checkpoint's own: nothing is converted".into(),
-            "remove model.convert, so that it guards against a slip again",
-        );
-    }
-    for (what, ours, theirs) in differing {
-        if recipe.model.convert {
-            let text = format!("{what}: {theirs} -> {ours}");
-            report.fact("converts", text, json!({ "of": what, "from": theirs, "to": ours }));
-            continue;
-        }
-        report.refuse(
-            "not-the-checkpoints-own",
-            format!("the recipe's {what} is {ours}, the checkpoint was trained on {theirs} ({})", evidence(what)),
-            format!("if a conversion is meant, say so: model.convert = true; else remove [{what}]"),
-        );
-    }
-}
-
-fn same_schedule(a: &dyn Schedule, b: &dyn Schedule) -> bool {
-    a.grid() == b.grid()
-        && (0..=50).map(|i| f64::from(i) / 50.0).all(|t| {
-            let (a, b) = (a.at(t), b.at(t));
-            near(a.alpha, b.alpha) && near(a.sigma, b.sigma)
-        })
-}
-
-fn same_objective(a: &dyn Objective, b: &dyn Objective, schedule: &dyn Schedule) -> bool {
-    (1..50).map(|i| schedule.at(f64::from(i) / 50.0)).all(|noise| {
-        let (p, q) = (a.target(&noise), b.target(&noise));
-        near(p[0], q[0]) && near(p[1], q[1]) && near(a.input_scale(&noise), b.input_scale(&noise))
-    })
-}
-
-fn near(a: f64, b: f64) -> bool {
-    (a - b).abs() <= 1e-6 * a.abs().max(b.abs()) + 1e-9
 }
 
 pub(crate) fn percent(share: f64) -> String {

@@ -17,6 +17,7 @@ mod error;
 mod layer;
 mod limits;
 mod native;
+mod reader;
 mod resolve;
 mod schema;
 mod tables;

@@ -10,7 +10,7 @@ use sconce_nn::weights::{WeightFiles, save, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use super::averages::Averages;
-use super::run::Start;
+use super::event::Start;
 use super::weights::Weights;
 use crate::optimizer::OptimizerState;
 

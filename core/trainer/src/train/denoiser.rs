@@ -8,9 +8,10 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_nn::rng::Stream;
 use sconce_sdk::{Choice, Schedule};
 
+use super::event::{Event, Observer};
 use super::output;
 use super::preview;
-use super::run::{Event, Job, Observer, PartLoss, Task, Update};
+use super::run::{Job, PartLoss, Task, Update};
 use super::weights::Weights;
 use crate::cond::Cond;
 use crate::data::{Cache, Dropped, Encoded, Mirrored, Set, Use};

@@ -1,0 +1,233 @@
+//! The second phase of resolution: the merged tables become plugins and typed tables. Everything that is wrong is gathered,
+//! each with its place, and what follows from other decisions is filled in.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use sconce_sdk::names::nearest;
+use sconce_sdk::{Choice, Kind, ParamError, registry};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::error::{Blame, Fault, Origin};
+use super::layer::{self, Layer, OPTIONAL};
+use super::resolve::Resolved;
+use super::tables::{ModelTable, Recipe, Task};
+use super::{limits, native};
+use crate::embedded;
+use crate::model::{Family, Native};
+
+/// Reads the merged tables into plugins, gathering faults.
+pub(super) struct Reader {
+    pub layers: Vec<Layer>,
+    pub merged: Map<String, Value>,
+    pub faults: Vec<Fault>,
+    pub file: Origin,
+}
+
+impl Reader {
+    pub fn read(&mut self, name: String, base_dir: PathBuf) -> Option<Resolved> {
+        const TABLES: [&str; 17] = [
+            "model",
+            "schedule",
+            "objective",
+            "weighting",
+            "timesteps",
+            "distance",
+            "noise",
+            "ema",
+            "adapter",
+            "optimizer",
+            "lr",
+            "data",
+            "train",
+            "validation",
+            "preview",
+            "sampling",
+            "output",
+        ];
+        let unknown: Vec<String> = self.merged.keys().filter(|k| !TABLES.contains(&k.as_str())).cloned().collect();
+        for key in unknown {
+            let error = ParamError::new(format!("unknown field `{key}`"));
+            let error = match nearest(&key, TABLES.into_iter().chain(["extends"])) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error.help(format!("a recipe has: extends, {}", TABLES.join(", "))),
+            };
+            self.fault(&key, error);
+        }
+
+        let model: Option<ModelTable> = self.table("model");
+        let found = model.as_ref().and_then(|m| self.native(m));
+        let weighting = self.choice("weighting");
+        let timesteps = self.choice("timesteps");
+        let distance = self.choice("distance");
+        let noise = self.choice("noise");
+        let ema = self.choice("ema");
+        let optimizer = self.choice("optimizer");
+        let lr = self.choice("lr");
+        let adapter = self.merged.contains_key("adapter").then(|| self.choice("adapter"));
+        let data = self.table("data");
+        let train = self.table("train");
+        let validation = self.optional("validation");
+        let preview = self.optional("preview");
+        self.merged.entry("output").or_insert_with(|| Value::Object(Map::new()));
+        let output = self.table("output");
+        // What the checkpoint decides is not missing where the checkpoint itself could not be read.
+        let known = found.is_some();
+        let native_choice = |path: &str| known || self.merged.contains_key(path);
+        let (schedule, objective) = (native_choice("schedule"), native_choice("objective"));
+        let schedule = if schedule { self.choice("schedule") } else { None };
+        let objective = if objective { self.choice("objective") } else { None };
+        let sampling = if known { self.table("sampling") } else { None };
+
+        let (native, family, model_dir) = found?;
+        let mut recipe = Recipe {
+            model: model?,
+            schedule: schedule?,
+            objective: objective?,
+            weighting: weighting?,
+            timesteps: timesteps?,
+            distance: distance?,
+            noise: noise?,
+            ema: ema?,
+            adapter: match adapter {
+                Some(adapter) => Some(adapter?),
+                None => None,
+            },
+            optimizer: optimizer?,
+            lr: lr?,
+            data: data?,
+            train: train?,
+            validation: validation?,
+            preview: preview?,
+            sampling: sampling?,
+            output: output?,
+        };
+        let mut origins = self.origins();
+        complete(&mut recipe, &native, &mut origins);
+        for (field, message) in limits::broken(&recipe) {
+            self.fault(&field, ParamError::new(message));
+        }
+        Some(Resolved { recipe, native, family, model_dir, name, base_dir, origins })
+    }
+
+    /// Finds the checkpoint and slips its layer in.
+    fn native(&mut self, model: &ModelTable) -> Option<(Native, Choice<dyn Family>, PathBuf)> {
+        let found = embedded::locate(&model.path, Path::new(""))
+            .map_err(|e| (Blame::Files, "model.path", ParamError::new(crate::message(&e))))
+            .and_then(|dir| {
+                let family = native::family(&dir, model.family.as_deref()).map_err(|e| match model.family {
+                    Some(_) => (Blame::Recipe, "model.family", e),
+                    None => (Blame::Files, "model.path", e),
+                })?;
+                let asked = |what: &str| self.value(what)?.get("type")?.as_str();
+                let (solver, spacing) = (asked("sampling.solver"), asked("sampling.spacing"));
+                let natives = family.native(&dir).and_then(|own| Ok((own, family.native_with(&dir, solver, spacing)?)));
+                let (native, sampled) = natives.map_err(|e| {
+                    let message = format!("cannot read the model's configs: {}", crate::message(&e));
+                    (Blame::Files, "model.path", ParamError::new(message))
+                })?;
+                Ok((sampled, (native, family, dir)))
+            });
+        match found {
+            Ok((sampled, found)) => {
+                self.layers.insert(1, native::layer(&sampled));
+                match layer::merge(&mut self.layers) {
+                    Ok(merged) => self.merged = merged,
+                    Err(fault) => self.faults.push(fault),
+                }
+                Some(found)
+            }
+            Err((blame, field, error)) => {
+                self.fault(field, error);
+                self.faults.last_mut().expect("just pushed").blame = blame;
+                None
+            }
+        }
+    }
+
+    fn value(&self, path: &str) -> Option<&Value> {
+        let (first, rest) = path.split_once('.').map_or((path, None), |(a, b)| (a, Some(b)));
+        rest.into_iter().try_fold(self.merged.get(first)?, |value, name| value.get(name))
+    }
+
+    fn choice<K: Kind + ?Sized>(&mut self, path: &str) -> Option<Choice<K>> {
+        let Some(value) = self.value(path) else {
+            let error = ParamError::new(format!("the recipe has no [{path}] table"));
+            self.fault(path, error.help(format!("`sconce list {}` shows what there is", K::NAME)));
+            return None;
+        };
+        Choice::from_table(value).map_err(|e| self.fault(path, e)).ok()
+    }
+
+    fn table<T: DeserializeOwned + Serialize + JsonSchema>(&mut self, path: &str) -> Option<T> {
+        let Some(value) = self.value(path).cloned() else {
+            self.fault(path, ParamError::new(format!("the recipe has no [{path}] table")));
+            return None;
+        };
+        registry::parse(value).map_err(|e| self.fault(path, e)).ok().map(|(table, _)| table)
+    }
+
+    /// `Some(None)`: there is no such table. `None`: there is, and it is wrong.
+    fn optional<T: DeserializeOwned + Serialize + JsonSchema>(&mut self, path: &str) -> Option<Option<T>> {
+        debug_assert!(OPTIONAL.contains(&path));
+        if self.merged.contains_key(path) { self.table(path).map(Some) } else { Some(None) }
+    }
+
+    fn fault(&mut self, path: &str, error: ParamError) {
+        let field = error.path.iter().fold(path.to_owned(), |path, name| layer::join(&path, name));
+        let unknown = error.message.starts_with("unknown field");
+        let origin = layer::locate(&self.layers, &field, if unknown { |m| m.key } else { |m| m.value });
+        self.faults.push(Fault::new(origin.unwrap_or_else(|| self.file.clone()), &field, error));
+    }
+
+    fn origins(&self) -> BTreeMap<String, Origin> {
+        let mut origins = BTreeMap::new();
+        layer::leaves("", &Value::Object(self.merged.clone()), &mut |path| {
+            if let Some(origin) = layer::locate(&self.layers, path, |m| m.value) {
+                origins.insert(path.to_owned(), origin);
+            }
+        });
+        origins
+    }
+}
+
+/// Defaults that follow from other decisions.
+fn complete(recipe: &mut Recipe, native: &Native, origins: &mut BTreeMap<String, Origin>) {
+    let mut note = |path: &str, why: &str| origins.insert(path.to_owned(), Origin::Default(why.to_owned()));
+    if recipe.train.components.is_empty() && recipe.train.task == Task::Denoiser {
+        recipe.train.components.insert("unet".into(), 1.0);
+        note("train.components.unet", "the denoiser trains");
+    }
+    for (i, source) in recipe.data.source.iter_mut().enumerate() {
+        if source.resolution_px.is_none() {
+            source.resolution_px = Some(native.resolution_px);
+            note(&format!("data.source.{i}.resolution_px"), "the side that the model was trained on");
+        }
+    }
+    if let Some(preview) = &mut recipe.preview {
+        for (side, name) in [(&mut preview.height_px, "height_px"), (&mut preview.width_px, "width_px")] {
+            if side.is_none() {
+                *side = Some(native.resolution_px);
+                note(&format!("preview.{name}"), "the side that the model was trained on");
+            }
+        }
+    }
+    let sampling = &recipe.sampling;
+    let levels = || sampling.solver.levels(&*sampling.spacing, &*recipe.schedule, sampling.steps.max(1));
+    let starts_at_noise = || levels().first().is_some_and(|l| l.t >= 1.0 - 1e-9);
+    let own =
+        origins.iter().filter(|(p, _)| p.starts_with("sampling.spacing")).all(|(_, o)| matches!(o, Origin::Native(_)));
+    if own
+        && recipe.schedule.at(1.0).alpha == 0.0
+        && !starts_at_noise()
+        && let Ok(trailing) = Choice::named("trailing")
+    {
+        recipe.sampling.spacing = trailing;
+        origins.retain(|path, _| !path.starts_with("sampling.spacing."));
+        let why = "the schedule ends in pure noise, and the checkpoint's own spacing does not start there";
+        origins.insert("sampling.spacing.type".into(), Origin::Default(why.into()));
+    }
+}
