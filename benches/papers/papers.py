@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs what papers compare, on the quickstart's small model, over several seeds, and prints tables with their spread.
 
-A comparison is a list of variants of one recipe: each a name and the fields that it sets. A run that has ended is not run
+A comparison is a list of variants of one recipe: each a name, the same for the same run, and the fields that it sets. A run that has ended is not run
 again, and one that was stopped goes on, so the whole can be interrupted. Pictures drawn for training captions are held
 against the very picture that each caption is of (root mean square difference of pixel values in [0, 1]; lower is better):
 the data has one picture a caption, so this says how far a model has learned its data. Needs numpy and Pillow.
@@ -43,7 +43,12 @@ COMPARISONS = {
     "logit-normal": (
         "Logit-normal against uniform times for rectified flow, from nothing (Esser et al. 2024)",
         NOTHING,
-        {"uniform": FLOW, "logit-normal": [*FLOW, "timesteps={type='logit-normal'}"]},
+        {"flow, uniform": FLOW, "flow, logit-normal": [*FLOW, "timesteps={type='logit-normal'}"]},
+    ),
+    "uncertainty": (
+        "Learned uncertainty on or off, with epsilon, from nothing (Karras et al. 2024, EDM2)",
+        NOTHING,
+        {"epsilon": [], "epsilon, uncertainty": ["weighting={type='uncertainty'}"]},
     ),
 }
 
@@ -122,19 +127,19 @@ def spread(values):
 
 def main():
     args = options()
-    args.out = args.out.resolve()
+    args.out = args.out.absolute()
     model = untrained(args)
     runs = []
     for name in args.only:
         _, recipe, variants = COMPARISONS[name]
         for variant, fields in variants.items():
             for seed in range(1, args.seeds + 1):
-                out = args.out / f"{name}-{variant.replace(', ', '-').replace(' ', '-')}-{seed}"
+                out = args.out / f"{variant.replace(', ', '-').replace(' ', '-')}-{seed}"
                 common = [f"model.path='{model}'", f"train.images={args.images}", f"train.seed={seed}"]
                 common.append(f"data.cache='{args.out / 'cache'}'")
                 runs.append((recipe, out, [*common, *fields], name, variant))
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda run: train(args, *run[:3]), runs))
+    with ThreadPoolExecutor(args.jobs) as pool:  # what two comparisons share runs once
+        list(pool.map(lambda run: train(args, *run[:3]), {run[1]: run for run in runs}.values()))
     for name in args.only:
         title, recipe, variants = COMPARISONS[name]
         prompts = prompts_of(recipe)
