@@ -141,3 +141,11 @@ fn another_solver_reads_the_checkpoint_as_its_own_class_would() {
     assert_eq!(euler.spacing.table()["steps_offset"], 1);
     assert_eq!(euler.spacing.name(), "leading");
 }
+
+#[test]
+fn the_readme_names_every_plugin() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("the README is there");
+    let plugins = sconce::sdk::registry::all().expect("no name is taken twice");
+    let missing: Vec<_> = plugins.iter().filter(|p| !readme.contains(&format!("`{}`", p.name))).map(|p| p.name).collect();
+    assert!(missing.is_empty(), "README.md does not name {missing:?}");
+}
