@@ -146,6 +146,7 @@ fn another_solver_reads_the_checkpoint_as_its_own_class_would() {
 fn the_readme_names_every_plugin() {
     let readme = fs::read_to_string(root().join("README.md")).expect("the README is there");
     let plugins = sconce::sdk::registry::all().expect("no name is taken twice");
-    let missing: Vec<_> = plugins.iter().filter(|p| !readme.contains(&format!("`{}`", p.name))).map(|p| p.name).collect();
+    let missing: Vec<_> =
+        plugins.iter().filter(|p| !readme.contains(&format!("`{}`", p.name))).map(|p| p.name).collect();
     assert!(missing.is_empty(), "README.md does not name {missing:?}");
 }

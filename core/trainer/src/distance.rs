@@ -18,6 +18,9 @@ pub struct Measure<'a> {
 impl Measure<'_> {
     /// The mean distance of each sample, B, in the graph. `difference` is B C H W.
     pub fn distance(&self, difference: &Tensor, rows: &[Row]) -> Result<Tensor> {
+        if is_square(self.distance) {
+            return self.mean(difference.sqr()?); // the same bits, and on the device
+        }
         let widths: Vec<f64> = rows.iter().map(|r| self.distance.width(r.t, &r.noise)).collect();
         self.mean(distance(self.distance, difference, &widths)?)
     }
