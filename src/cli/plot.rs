@@ -155,13 +155,7 @@ pub(super) fn recipes(title: &str, all: &[(String, Resolved)]) -> Result<Figure,
     let each = || all.iter().map(|(_, resolved)| &resolved.recipe);
     let coverages = all.iter().map(|(name, resolved)| {
         let (recipe, schedule) = (&resolved.recipe, resolved.schedule(resolved.side_px()));
-        let process = Process {
-            schedule: &*schedule,
-            objective: &*recipe.objective,
-            weighting: &*recipe.weighting,
-            timesteps: &*recipe.timesteps,
-        };
-        cover(name, &process)
+        cover(name, &recipe.process(&*schedule))
     });
     let coverages = coverages.collect::<Result<Vec<_>, _>>()?;
     let levels: Vec<_> = all

@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 use crate::check::{figure, percent};
 use crate::curves::{Coverage, NOISY, Shares};
 use crate::recipe::{Resolved, Task};
-use crate::step::Process;
 
 /// Two recipes side by side.
 #[derive(Clone, Debug, Serialize)]
@@ -76,13 +75,7 @@ pub fn coverage(resolved: &Resolved) -> Result<Coverage, String> {
         return Err(format!("`{}` trains an autoencoder, which knows no noise levels", resolved.name));
     }
     let schedule = resolved.schedule(resolved.side_px());
-    let process = Process {
-        schedule: &*schedule,
-        objective: &*recipe.objective,
-        weighting: &*recipe.weighting,
-        timesteps: &*recipe.timesteps,
-    };
-    Coverage::of(&process).map_err(|e| format!("`{}`: {e}", resolved.name))
+    Coverage::of(&recipe.process(&*schedule)).map_err(|e| format!("`{}`: {e}", resolved.name))
 }
 
 /// Compares two recipes, under these names.

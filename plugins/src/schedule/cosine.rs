@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use sconce_sdk::prelude::*;
 
-use super::Discrete;
+use super::discrete::{Discrete, by_betas};
 use crate::range;
 
 /// alpha² follows a squared cosine (Nichol & Dhariwal 2021, equation 17), with no step's beta above 0.999. At t = 1 it
@@ -45,25 +45,9 @@ impl Cosine {
         let signal = move |i| ((share(i) + offset) / (1.0 + offset) * FRAC_PI_2).cos().powi(2);
         (0..steps).map(move |i| (1.0 - signal(i + 1) / signal(i)).min(largest_beta))
     }
-
-    fn table(&self) -> &Discrete {
-        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
-    }
 }
 
-impl Schedule for Cosine {
-    fn at(&self, t: f64) -> Noise {
-        self.table().at(t)
-    }
-
-    fn t_of(&self, log_snr: f64) -> f64 {
-        self.table().t_of(log_snr)
-    }
-
-    fn grid(&self) -> Option<usize> {
-        Some(self.steps)
-    }
-}
+by_betas!(Cosine);
 
 register!(Schedule, "cosine", Cosine, aliases = ["squaredcos_cap_v2"]);
 

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use sconce_sdk::prelude::*;
 
-use super::Discrete;
+use super::discrete::{Discrete, by_betas};
 use crate::range;
 
 /// Beta rises linearly (DDPM, Ho et al. 2020). At t = 1 it leaves alpha = 0.0063.
@@ -41,25 +41,9 @@ impl Linear {
         let Self { beta_start, beta_end, steps, .. } = *self;
         (0..steps).map(move |i| beta_start + (beta_end - beta_start) * i as f64 / (steps - 1) as f64)
     }
-
-    fn table(&self) -> &Discrete {
-        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
-    }
 }
 
-impl Schedule for Linear {
-    fn at(&self, t: f64) -> Noise {
-        self.table().at(t)
-    }
-
-    fn t_of(&self, log_snr: f64) -> f64 {
-        self.table().t_of(log_snr)
-    }
-
-    fn grid(&self) -> Option<usize> {
-        Some(self.steps)
-    }
-}
+by_betas!(Linear);
 
 register!(Schedule, "linear", Linear);
 

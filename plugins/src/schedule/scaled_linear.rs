@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use sconce_sdk::prelude::*;
 
-use super::Discrete;
+use super::discrete::{Discrete, by_betas};
 use crate::range;
 
 /// Beta rises linearly in its square root (Rombach et al. 2022): Stable Diffusion 1, 2 and XL. At t = 1 it leaves alpha =
@@ -42,25 +42,9 @@ impl ScaledLinear {
         let (from, to, steps) = (self.beta_start.sqrt(), self.beta_end.sqrt(), self.steps);
         (0..steps).map(move |i| (from + (to - from) * i as f64 / (steps - 1) as f64).powi(2))
     }
-
-    fn table(&self) -> &Discrete {
-        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
-    }
 }
 
-impl Schedule for ScaledLinear {
-    fn at(&self, t: f64) -> Noise {
-        self.table().at(t)
-    }
-
-    fn t_of(&self, log_snr: f64) -> f64 {
-        self.table().t_of(log_snr)
-    }
-
-    fn grid(&self) -> Option<usize> {
-        Some(self.steps)
-    }
-}
+by_betas!(ScaledLinear);
 
 register!(Schedule, "scaled-linear", ScaledLinear, aliases = ["scaled_linear"]);
 

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use sconce_sdk::prelude::*;
 
-use super::Discrete;
+use super::discrete::{Discrete, by_betas};
 use crate::range;
 
 /// Beta rises along the logistic function from -6 to 6 (Xu et al. 2022, GeoDiff): `beta_schedule = "sigmoid"` in
@@ -43,25 +43,9 @@ impl SigmoidBetas {
         let logistic = move |i: usize| 1.0 / (1.0 + (6.0 - 12.0 * i as f64 / (steps - 1) as f64).exp());
         (0..steps).map(move |i| beta_start + (beta_end - beta_start) * logistic(i))
     }
-
-    fn table(&self) -> &Discrete {
-        self.table.get_or_init(|| Discrete::from_betas(self.betas()))
-    }
 }
 
-impl Schedule for SigmoidBetas {
-    fn at(&self, t: f64) -> Noise {
-        self.table().at(t)
-    }
-
-    fn t_of(&self, log_snr: f64) -> f64 {
-        self.table().t_of(log_snr)
-    }
-
-    fn grid(&self) -> Option<usize> {
-        Some(self.steps)
-    }
-}
+by_betas!(SigmoidBetas);
 
 register!(Schedule, "sigmoid-betas", SigmoidBetas, aliases = ["sigmoid_betas"]);
 

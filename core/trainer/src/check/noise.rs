@@ -28,12 +28,7 @@ const LARGE: f64 = 3.0;
 pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     let recipe = &resolved.recipe;
     let schedule = resolved.schedule(resolved.side_px());
-    let process = Process {
-        schedule: &*schedule,
-        objective: &*recipe.objective,
-        weighting: &*recipe.weighting,
-        timesteps: &*recipe.timesteps,
-    };
+    let process = recipe.process(&*schedule);
     if !sound(resolved, &process, report) {
         return;
     }

@@ -11,7 +11,7 @@ use sconce_nn::Store;
 use sconce_nn::weights::{WeightFiles, bytes_of, save};
 
 use super::Use;
-use super::picture::{self, Frame};
+use super::picture;
 use super::set::{MaskFile, Set};
 use crate::cond::Cond;
 use crate::digest::Digest;
@@ -51,7 +51,7 @@ impl Cache {
     pub fn picture(&self, set: &Set, used: &Use, autoencoder: &dyn Autoencoder) -> Result<Encoded> {
         let item = &set.items[used.item];
         let file = &set.files[item.picture];
-        let frame = Frame { framing: item.framing, ground: item.ground, mirrored: used.mirrored };
+        let frame = item.frame(used.mirrored);
         let key = Digest::of(&[self.pictures.as_bytes(), &file.hash, format!("{frame:?}").as_bytes()]);
         let path = self.path("pictures", &key);
         let tensors = match read(&path) {
@@ -78,7 +78,7 @@ impl Cache {
     fn mask(&self, set: &Set, used: &Use, factor: usize) -> Result<Option<Tensor>> {
         let item = &set.items[used.item];
         let Some(MaskFile { path: file, hash, of }) = &set.files[item.picture].mask else { return Ok(None) };
-        let frame = Frame { framing: item.framing, ground: item.ground, mirrored: used.mirrored };
+        let frame = item.frame(used.mirrored);
         let path = self.path("masks", &Digest::of(&[hash, format!("{of:?} {frame:?} {factor}").as_bytes()]));
         if let Some(mask) = read(&path).and_then(|mut tensors| tensors.remove("mask")) {
             return Ok(Some(mask));

@@ -28,6 +28,13 @@ pub struct Item {
     pub flip: Flip,
 }
 
+impl Item {
+    /// How its pixels are made of its file's.
+    pub(super) fn frame(&self, mirrored: Mirrored) -> Frame {
+        Frame { framing: self.framing, ground: self.ground, mirrored }
+    }
+}
+
 /// A file that is not used, and why.
 #[derive(Clone, Debug)]
 pub struct Skipped {
@@ -188,8 +195,7 @@ impl Set {
     /// An item's pixels, 3 H W in [-1, 1], on the CPU.
     pub fn pixels(&self, item: usize, mirrored: Mirrored) -> Result<Tensor> {
         let item = &self.items[item];
-        let frame = Frame { framing: item.framing, ground: item.ground, mirrored };
-        picture::load(&self.files[item.picture].path, &frame)
+        picture::load(&self.files[item.picture].path, &item.frame(mirrored))
     }
 
     /// The identity of everything that a batch is made of: the files' contents, sizes, crops, grounds, captions, and what

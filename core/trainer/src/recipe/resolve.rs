@@ -16,6 +16,7 @@ use super::native;
 use super::reader::Reader;
 use super::tables::Recipe;
 use crate::model::{Family, Native};
+use crate::step::Process;
 
 /// Where a recipe is.
 #[derive(Clone, Debug)]
@@ -62,6 +63,14 @@ pub struct Resolved {
     pub base_dir: PathBuf,
     /// Where each field comes from, by dotted path. A field that is not here has its table's own default.
     pub origins: BTreeMap<String, Origin>,
+}
+
+impl Recipe {
+    /// Its decisions about noise, with its schedule in the form for the pictures at hand.
+    pub fn process<'a>(&'a self, schedule: &'a dyn Schedule) -> Process<'a> {
+        let Self { objective, weighting, timesteps, .. } = self;
+        Process { schedule, objective: &**objective, weighting: &**weighting, timesteps: &**timesteps }
+    }
 }
 
 impl Resolved {

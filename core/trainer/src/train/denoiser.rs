@@ -20,7 +20,7 @@ use crate::learning::Learning;
 use crate::model::PromptUse;
 use crate::noise::{Batch, Drawn};
 use crate::recipe::Normalise;
-use crate::step::{Process, Row};
+use crate::step::Row;
 use crate::stratified::stratified;
 
 /// Encoded pictures and captions kept in memory, at most; the rest is read from the cache each time.
@@ -228,14 +228,6 @@ impl<'a> DenoiserTask<'a> {
         Ok(out)
     }
 
-    fn process<'b>(&self, schedule: &'b dyn Schedule) -> Process<'b>
-    where
-        'a: 'b,
-    {
-        let r = self.job.recipe;
-        Process { schedule, objective: &*r.objective, weighting: &*r.weighting, timesteps: &*r.timesteps }
-    }
-
     /// The schedule for latents B C h w.
     fn schedule(&self, latents: &Tensor) -> Result<Choice<dyn Schedule>> {
         let (_, _, height, width) = latents.dims4()?;
@@ -255,7 +247,7 @@ impl Task for DenoiserTask<'_> {
         let quantiles = stratified(&self.stream("timesteps").at(seen, 0), update.images());
         let x0 = self.latents(batch, Some(&self.stream("posterior").at(at, 0)))?;
         let schedule = self.schedule(&x0)?;
-        let process = self.process(&*schedule);
+        let process = self.job.recipe.process(&*schedule);
         let rows: Vec<Row> =
             quantiles[offset..offset + batch.len()].iter().map(|&u| process.drawn(u, &self.learning)).collect();
         let levels: Vec<_> = rows.iter().map(|r| r.noise).collect();
@@ -297,7 +289,7 @@ impl Task for DenoiserTask<'_> {
             let (cond, mask) = (cond.map(|t| Ok(t.detach()))?, self.masks(&batch)?);
             let measure = Measure { distance: &*self.job.recipe.distance, mask: mask.as_ref() };
             let schedule = self.schedule(&x0)?;
-            let process = self.process(&*schedule);
+            let process = self.job.recipe.process(&*schedule);
             for (q, error) in errors.iter_mut().enumerate() {
                 let rows = vec![process.row((q as f64 + 0.5) / quantiles as f64); batch.len()];
                 let noise = |&item: &usize| {

@@ -198,7 +198,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         }
         let stop = options.stop.load(Ordering::Relaxed);
         let save = recipe.train.save_every_images;
-        if stop || at.images >= total || (save > 0 && at.images / save > before / save) {
+        if stop || due(save, before, at.images, total) {
             let path = checkpoints.save(at, &of, &weights, &averages, &**optimizer.borrow(), &task.learned()?)?;
             observer.see(&Event::Saved(at.images, &path))?;
             if stop && at.images < total {
@@ -271,7 +271,7 @@ fn step(
     }
     let grad_norm = released.map_or_else(|| gradients.norm(), Ok)?;
     if !loss.is_finite() || !grad_norm.is_finite() {
-        let advice = no_number(recipe, update.images_seen, checkpoints)?;
+        let advice = no_number(recipe, &at, checkpoints)?;
         bail!(
             "after {} images the loss is {loss} and the gradient's norm {grad_norm}: the run stops before this update. {advice}",
             update.images_seen
@@ -285,9 +285,9 @@ fn step(
     Ok(StepReport { images: 0, images_total: 0, loss, parts, grad_norm, lr, images_per_sec: 0.0 })
 }
 
-/// What to do where the loss is no number after `seen` images. A checkpoint of these very weights is put aside.
-fn no_number(recipe: &Recipe, seen: u64, checkpoints: &Checkpoints) -> Result<String> {
-    if seen == 0 {
+/// What to do where the loss is no number. A checkpoint of these very weights is put aside.
+fn no_number(recipe: &Recipe, at: &At, checkpoints: &Checkpoints) -> Result<String> {
+    if at.images_seen == 0 {
         return Ok(format!(
             "Nothing has trained yet, so the model in {} gives it by itself: it may be damaged, or model.dtype too narrow \
              for it",
@@ -298,12 +298,11 @@ fn no_number(recipe: &Recipe, seen: u64, checkpoints: &Checkpoints) -> Result<St
         0.0 => "train.clip_norm = 1.0 (it is 0, no limit)".to_owned(),
         limit => format!("train.clip_norm below {limit}"),
     };
-    let rate = recipe.optimizer.lr() * recipe.lr.factor(seen, recipe.train.images);
-    let again = match checkpoints.set_aside(seen)? {
+    let again = match checkpoints.set_aside(at.images_seen)? {
         Some(good) => format!("Go on from {} by --resume --changed, or start again,", good.display()),
         None => "There is no checkpoint from before: start again".to_owned(),
     };
-    Ok(format!("{again} with a lower optimizer.lr (the rate is {rate:.1e} here) or with {clip}"))
+    Ok(format!("{again} with a lower optimizer.lr (the rate is {:.1e} here) or with {clip}", at.lr))
 }
 
 fn log_step(logs: &mut Logs, r: &StepReport) -> Result<()> {
