@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use case::{CASES, Case, data, json, options};
 use sconce_core::model::{Family, Model, Native, SaveModel};
 use sconce_models::diffusers::weight_files;
-use sconce_models::sd::save::scheduler;
+use sconce_models::folder::scheduler::written as scheduler;
 use sconce_nn::weights::{WeightFiles, read_metadata, save};
 use sconce_plugins as _;
 use sconce_sdk::{Choice, Schedule};

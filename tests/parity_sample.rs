@@ -63,6 +63,7 @@ fn sample(case: &Case, model: &dyn Model, native: &Native, run: &Value) -> Resul
         spacing: Choice::from_table(&native.spacing).unwrap(),
         steps: run["steps"].as_u64().unwrap() as usize,
         cfg: run["guidance"].as_f64().unwrap(),
+        guidance: None,
         cfg_rescale: run["guidance_rescale"].as_f64().unwrap(),
         negative: run["negative"].as_str().map(str::to_owned),
     };

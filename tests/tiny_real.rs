@@ -23,7 +23,7 @@ fn a_photograph_comes_back() -> Result<()> {
     let x = Tensor::from_vec(pixels, (1, height as usize, width as usize, 3), &Device::Cpu)?;
     let x = x.permute((0, 3, 1, 2))?.contiguous()?; // B 3 H W
     for dtype in [DType::F32, DType::BF16] {
-        let options = LoadOptions { device: Device::Cpu, dtype, random: None };
+        let options = LoadOptions::new(Device::Cpu, dtype);
         let vae = AutoencoderTiny::load_bare(&encoder, &decoder, &options)?;
         let z = vae.encode(&x)?.mean;
         assert_eq!(z.dims(), [1, vae.channels(), height as usize / vae.factor(), width as usize / vae.factor()]);

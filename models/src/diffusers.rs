@@ -35,13 +35,24 @@ pub fn component(dir: &Path) -> Result<&str> {
     }
 }
 
-/// The parameters of a component's folder, from its weight files or from the seed that `options` give.
+/// The parameters of a component's folder, see [`source`].
 pub fn store(dir: &Path, options: &LoadOptions) -> Result<Arc<Store>> {
-    let source = match options.random {
-        Some(seed) => Source::Random(seed),
-        None => Source::Files(WeightFiles::open(&weight_files(dir)?)?),
-    };
-    Ok(Store::new(component(dir)?, source, options.dtype, &options.device))
+    Ok(Store::new(component(dir)?, source(dir, options, |files| files)?, options.dtype, &options.device))
+}
+
+/// Where the values of a component's folder come from: its weight files with their keys as `published` renames them, or,
+/// where it holds a config alone, the seed that `options` give.
+pub fn source(dir: &Path, options: &LoadOptions, published: impl FnOnce(WeightFiles) -> WeightFiles) -> Result<Source> {
+    match options.random {
+        Some(seed) if !has_weights(dir)? => Ok(Source::Random(seed)),
+        _ => Ok(Source::Files(published(WeightFiles::open(&weight_files(dir)?)?))),
+    }
+}
+
+/// True if a component's folder holds weights of any form.
+pub fn has_weights(dir: &Path) -> Result<bool> {
+    let weights = |name: &String| [".safetensors", ".bin", ".ckpt", ".index.json"].iter().any(|e| name.ends_with(e));
+    Ok(file_names(dir)?.iter().any(weights))
 }
 
 /// The weight files of a component's folder: the shards that an index names, or one file. Where there are only variants

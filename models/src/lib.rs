@@ -2,7 +2,12 @@
 //! family is a plugin of the kind `family`, and nothing outside this crate knows one by name.
 
 pub mod diffusers;
+pub mod dit;
+pub mod embed;
+pub mod flux;
+pub mod folder;
 pub mod lora;
 pub mod sd;
+pub mod sd3;
 pub mod text;
 pub mod vae;

@@ -51,9 +51,9 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     pub negative: Option<String>,
 
-    /// Steps.
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub steps: u32,
+    /// Steps. Default: those of the model's own pipeline, or 30.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub steps: Option<u32>,
 
     /// How to go from one noise level to the next (`sconce list solver`): a name, or a table such as
     /// `{ type = "euler-ancestral", eta = 0.5 }`. Default: the checkpoint's own.
@@ -64,14 +64,29 @@ pub struct Args {
     #[arg(long, value_name = "SPACING")]
     pub spacing: Option<String>,
 
-    /// Classifier-free guidance: 1 is none, more follows the prompt harder.
-    #[arg(long, value_name = "SCALE", default_value_t = 5.0)]
-    pub cfg: f64,
+    /// Classifier-free guidance by two passes a step: 1 is none, more follows the prompt harder. Default: that of the model's
+    /// own pipeline, or 5.
+    #[arg(long, value_name = "SCALE")]
+    pub cfg: Option<f64>,
+
+    /// The guidance scale that a guidance-distilled model is told (FLUX.1-dev), in one pass a step. Default: that of its
+    /// pipeline.
+    #[arg(long, value_name = "SCALE")]
+    pub guidance: Option<f64>,
 
     /// Share, from 0 to 1, of the guided output that is rescaled to the deviation of the unguided: 0.7 keeps a
     /// zero-terminal model from oversaturating.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub cfg_rescale: f64,
+
+    /// Most tokens of the prompt that a long text encoder (T5) sees. Default: as many as the model's pipeline takes.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4096))]
+    pub max_sequence_length: Option<u32>,
+
+    /// A text encoder that is left out, where the model can do without: `text_encoder_3` is Stable Diffusion 3's T5. May be
+    /// repeated.
+    #[arg(long, value_name = "COMPONENT")]
+    pub without: Vec<String>,
 
     /// Seed of the noise.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -118,7 +133,13 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let device = args.device.open()?;
     let noise = args.init_latents.as_deref().map(|file| read_latents(file, &device)).transpose()?;
 
-    let options = LoadOptions { device: device.clone(), dtype: args.dtype.into(), random: None };
+    let options = LoadOptions {
+        device: device.clone(),
+        dtype: args.dtype.into(),
+        random: None,
+        max_tokens: args.max_sequence_length.map(|n| n as usize),
+        without: args.without.clone(),
+    };
     let model = family.load(&path, &options).map_err(Failure::files)?;
     for LoraArg { file, scale } in &args.lora {
         let layers = sconce_models::lora::attach(&*model, file, *scale).map_err(Failure::files)?;
@@ -164,8 +185,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 impl Args {
     fn validate(&self) -> Result<(), Failure> {
-        if !self.cfg.is_finite() {
-            return Err(Failure::usage("--cfg must be a finite number"));
+        for (flag, scale) in [("--cfg", self.cfg), ("--guidance", self.guidance)] {
+            if scale.is_some_and(|scale| !scale.is_finite()) {
+                return Err(Failure::usage(format!("{flag} must be a finite number")));
+            }
         }
         if !(0.0..=1.0).contains(&self.cfg_rescale) {
             return Err(Failure::usage(format!("--cfg-rescale is {}, it goes from 0 to 1", self.cfg_rescale)));
@@ -197,11 +220,16 @@ impl Args {
     }
 
     fn sampling(&self, native: &Native) -> Result<SamplingTable, Failure> {
+        if self.guidance.is_some() && native.guidance.is_none() {
+            let failure = Failure::usage(format!("--guidance: a model of the family {} takes none", native.family));
+            return Err(failure.help("--cfg guides any model, by two passes a step"));
+        }
         Ok(SamplingTable {
             solver: own(&native.solver)?,
             spacing: own(&native.spacing)?,
-            steps: self.steps as usize,
-            cfg: self.cfg,
+            steps: self.steps.map(|n| n as usize).or(native.steps).unwrap_or(30),
+            cfg: self.cfg.or(native.cfg).unwrap_or(5.0),
+            guidance: self.guidance.or(native.guidance),
             cfg_rescale: self.cfg_rescale,
             negative: self.negative.clone(),
         })
@@ -287,7 +315,8 @@ fn settings(args: &Args, native: &Native, sampling: &SamplingTable, [width, heig
         None => format!("seed {}", args.seed),
     };
     let SamplingTable { steps, cfg, cfg_rescale, .. } = sampling;
-    say("sampling", format!("{steps} steps, cfg {cfg}, cfg-rescale {cfg_rescale}, {noise}"), "");
+    let told = sampling.guidance.map_or(String::new(), |scale| format!(", guidance {scale}"));
+    say("sampling", format!("{steps} steps, cfg {cfg}{told}, cfg-rescale {cfg_rescale}, {noise}"), "");
     out
 }
 
@@ -307,9 +336,10 @@ fn compact(table: &Value) -> String {
 /// The settings as other programs write them into pictures.
 fn parameters(args: &Args, sampling: &SamplingTable, [width, height]: [u32; 2]) -> String {
     let negative = args.negative.as_ref().map(|n| format!("\nNegative prompt: {n}")).unwrap_or_default();
+    let told = sampling.guidance.map_or(String::new(), |scale| format!(", Distilled CFG Scale: {scale}"));
     let loras = args.lora.iter().map(|l| format!(", LoRA: {}:{}", l.file.display(), l.scale));
     format!(
-        "{}{negative}\nSteps: {}, Sampler: {}, Schedule type: {}, CFG scale: {}, CFG rescale: {}, Seed: {}, Size: \
+        "{}{negative}\nSteps: {}, Sampler: {}, Schedule type: {}, CFG scale: {}{told}, CFG rescale: {}, Seed: {}, Size: \
          {width}x{height}, Model: {}{}, Version: sconce {}",
         args.prompt,
         sampling.steps,

@@ -36,7 +36,7 @@ pub fn json(path: PathBuf) -> Value {
 }
 
 pub fn options(dtype: DType) -> LoadOptions {
-    LoadOptions { device: Device::Cpu, dtype, random: None }
+    LoadOptions::new(Device::Cpu, dtype)
 }
 
 pub fn strings(list: &Value) -> Vec<&str> {

@@ -23,5 +23,5 @@ mod uses;
 pub mod weights;
 
 pub use candle_core::{self as candle, DType, Device, Result, Tensor, Var};
-pub use layers::{Adapted, Conv2d, Embedding, GroupNorm, LayerNorm, Linear};
+pub use layers::{Adapted, Conv2d, Embedding, GroupNorm, LayerNorm, Linear, RmsNorm};
 pub use store::{Param, Scope, Store};

@@ -123,6 +123,14 @@ pub struct Store {
     device: Device,
     params: Mutex<BTreeMap<String, Param>>,
     layers: Mutex<BTreeMap<String, Adapted>>,
+    buffers: Mutex<BTreeMap<String, Buffer>>,
+}
+
+/// A tensor of the weight files that is no parameter: it follows from the config, and never trains.
+#[derive(Clone)]
+struct Buffer {
+    shape: Shape,
+    default: Arc<dyn Fn() -> Result<Tensor> + Send + Sync>,
 }
 
 impl Store {
@@ -135,6 +143,7 @@ impl Store {
             device: device.clone(),
             params: Mutex::default(),
             layers: Mutex::default(),
+            buffers: Mutex::default(),
         })
     }
 
@@ -162,7 +171,9 @@ impl Store {
     pub fn finish(&self) -> Result<()> {
         let Source::Files(files) = &self.source else { return Ok(()) };
         let params = self.params.lock().expect("no holder panics");
-        let unused: BTreeSet<&str> = files.keys().filter(|k| !params.contains_key(*k)).collect();
+        let buffers = self.buffers.lock().expect("no holder panics");
+        let known = |key: &str| params.contains_key(key) || buffers.contains_key(key);
+        let unused: BTreeSet<&str> = files.keys().filter(|k| !known(k)).collect();
         if unused.is_empty() {
             return Ok(());
         }
@@ -188,6 +199,23 @@ impl Store {
                 files.tensor(param.name(), DType::F32, &self.device)
             }
             _ => param.tensor().detach().to_dtype(DType::F32),
+        }
+    }
+
+    /// The names of its buffers, sorted.
+    pub fn buffers(&self) -> Vec<String> {
+        self.buffers.lock().expect("no holder panics").keys().cloned().collect()
+    }
+
+    /// The value of a buffer on the CPU, in the type that its file has or else f32. It is read each time: buffers are large
+    /// tables of which little is used.
+    pub fn buffer(&self, name: &str) -> Result<Tensor> {
+        let buffer = self.buffers.lock().expect("no holder panics").get(name).cloned();
+        let Some(Buffer { shape, default }) = buffer else { bail!("{}: there is no buffer `{name}`", self.component) };
+        match &self.source {
+            Source::Files(files) if files.info(name).is_some() => files.stored(name, &Device::Cpu),
+            Source::Shapes => Tensor::zeros((), self.dtype, &Device::Cpu)?.broadcast_as(shape),
+            _ => default(),
         }
     }
 
@@ -280,6 +308,27 @@ impl Scope {
             bail!("{}: `{name}` is asked for twice", self.store.component);
         }
         Ok(param)
+    }
+
+    /// Makes the buffer `name` known here, see [`Store::buffer`]. `default` computes it where no file holds it.
+    ///
+    /// # Errors
+    /// If a file holds it with another shape.
+    pub fn buffer(
+        &self,
+        name: &str,
+        shape: impl Into<Shape>,
+        default: impl Fn() -> Result<Tensor> + Send + Sync + 'static,
+    ) -> Result<()> {
+        let (name, shape) = (self.join(name), shape.into());
+        if let Source::Files(files) = &self.store.source
+            && let Some((found, _)) = files.info(&name)
+            && found != shape.dims()
+        {
+            bail!("{}: `{name}` has shape {found:?}, the config asks for {:?}", self.store.component, shape.dims());
+        }
+        self.store.buffers.lock().expect("no holder panics").insert(name, Buffer { shape, default: Arc::new(default) });
+        Ok(())
     }
 
     /// Makes a layer known as a place for adapters.

@@ -162,6 +162,15 @@ fn run(resolved: &Resolved, report: &mut Report) {
             "give one a factor above 0",
         );
     }
+    for (field, scale) in [("sampling.guidance", recipe.sampling.guidance), ("train.guidance", train.guidance)] {
+        if let (Some(scale), None) = (scale, resolved.native.guidance) {
+            report.refuse(
+                "no-guidance-embedding",
+                format!("{field} = {scale}: this model was not distilled to know its guidance, so it cannot be told"),
+                format!("remove {field}; sampling.cfg guides any model by two passes a step"),
+            );
+        }
+    }
     if recipe.model.dtype == Float::F16 {
         report.refuse(
             "f16-gradients",

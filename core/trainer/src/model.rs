@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Result, Tensor};
 use sconce_nn::Store;
+use sconce_nn::checkpoint::checkpoint;
 use sconce_sdk::{Kind, Noise};
 use serde_json::Value;
 
@@ -21,6 +23,35 @@ pub enum Recompute {
     Nothing,
     /// Keep each block's inputs alone: a third more time, a fraction of the memory.
     Blocks,
+}
+
+impl Recompute {
+    /// Runs a unit of a network (a resnet, a transformer block), keeping all or its inputs only.
+    pub fn run<F>(self, inputs: &[&Tensor], unit: F) -> Result<Tensor>
+    where
+        F: Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+    {
+        match self {
+            Self::Nothing => unit(&inputs.iter().map(|&x| x.clone()).collect::<Vec<_>>()),
+            Self::Blocks => checkpoint(inputs, unit),
+        }
+    }
+}
+
+/// What [`Backbone::recompute`] was last told, for networks whose blocks ask it.
+#[derive(Debug, Default)]
+pub struct RecomputeCell(AtomicBool);
+
+impl RecomputeCell {
+    /// Sets it.
+    pub fn set(&self, what: Recompute) {
+        self.0.store(what == Recompute::Blocks, Ordering::Relaxed);
+    }
+
+    /// What it is.
+    pub fn get(&self) -> Recompute {
+        if self.0.load(Ordering::Relaxed) { Recompute::Blocks } else { Recompute::Nothing }
+    }
 }
 
 /// The denoiser.
@@ -81,6 +112,12 @@ pub trait Conditioner: Send + Sync {
 
     /// Conditions that come from the pictures' geometry, on the encoders' device; empty where the family has none.
     fn geometry(&self, pictures: &[Geometry]) -> Result<Cond>;
+
+    /// The condition of a network that was distilled to know its guidance by a number (FLUX.1-dev), for `count` pictures;
+    /// empty where it takes none. `scale` is what [`Native::guidance`] speaks of.
+    fn guidance(&self, _scale: f64, _count: usize) -> Result<Cond> {
+        Ok(Cond::default())
+    }
 
     /// Token ids as the encoders see them, one list a tokenizer, each a list of chunks: for `sconce inspect` and tests.
     fn token_ids(&self, prompt: &str) -> Result<Vec<Vec<Vec<u32>>>>;
@@ -166,6 +203,14 @@ pub struct Native {
     pub spacing: Value,
     /// `[solver]` to sample it with.
     pub solver: Value,
+    /// Steps of its own pipeline, where they are not the usual thirty.
+    pub steps: Option<usize>,
+    /// Classifier-free guidance of its own pipeline, where it is not the usual five: 1 for a distilled model.
+    pub cfg: Option<f64>,
+    /// The guidance scale that its own pipeline tells it; `None` for one that takes none.
+    pub guidance: Option<f64>,
+    /// The denoiser's component: `unet`, `transformer`.
+    pub denoiser: String,
     /// The side of the pictures it was trained on, in pixels.
     pub resolution_px: u32,
     /// Pixels that a latent's side stands for.
@@ -181,8 +226,19 @@ pub struct LoadOptions {
     pub device: Device,
     /// Type of activations, and of the weights that do not train.
     pub dtype: DType,
-    /// Start from a seeded initialisation instead of weight files (the folder holds configs alone).
+    /// Components without weight files start from a seeded initialisation: their folders hold configs alone.
     pub random: Option<u64>,
+    /// Most tokens of a prompt that a long text encoder (T5) sees. Default: as many as the family's pipeline.
+    pub max_tokens: Option<usize>,
+    /// Text encoders that are left out on purpose, by component, in families that can do without.
+    pub without: Vec<String>,
+}
+
+impl LoadOptions {
+    /// All of it from its files, on `device`, computed in `dtype`.
+    pub fn new(device: Device, dtype: DType) -> Self {
+        Self { device, dtype, random: None, max_tokens: None, without: Vec::new() }
+    }
 }
 
 /// A loaded model.
@@ -214,7 +270,7 @@ pub struct SaveModel<'a> {
     pub metadata: &'a BTreeMap<String, String>,
 }
 
-/// A model family: how to know one, and how to load it. Registered by name (`sd1`, `sd2`, `sdxl`).
+/// A model family: how to know one, and how to load it. Registered by name (`sdxl`, `flux`).
 pub trait Family: Send + Sync {
     /// True if the folder or file is of this family, by its configs or keys, never by its name.
     fn detect(&self, path: &Path) -> Result<bool>;

@@ -35,7 +35,11 @@ impl Sampler<'_> {
         let mut texts = vec![negative; against];
         texts.extend(prompts.iter().map(|&prompt| (prompt, PromptUse::Caption)));
         let pictures = if self.guided() { [pictures, pictures].concat() } else { pictures.to_vec() };
-        Ok(conditioner.encode(&texts)?.merge(conditioner.geometry(&pictures)?))
+        let text = conditioner.encode(&texts)?.merge(conditioner.geometry(&pictures)?);
+        match self.sampling.guidance {
+            Some(scale) => Ok(text.merge(conditioner.guidance(scale, texts.len())?)),
+            None => Ok(text),
+        }
     }
 
     /// Final latents, B C H W in f32, as the denoiser keeps them.

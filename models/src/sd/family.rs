@@ -6,38 +6,32 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, bail};
 use schemars::JsonSchema;
-use sconce_core::model::{Autoencoder, Backbone, Family, LoadOptions, Model, Native};
+use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native};
 use sconce_nn::Store;
 use sconce_nn::store::Source;
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::native;
-use super::save::SdModel;
 use super::unet::{self, UNet};
 use crate::diffusers::{self, read_json};
+use crate::folder::{Clips, FolderModel, Rule, fitting, native};
 use crate::text::SdConditioner;
 use crate::text::clip::{ClipText, Config as TextConfig, Head};
-use crate::vae::{
-    self,
-    kl::{self, AutoencoderKl},
-    tiny::AutoencoderTiny,
-};
+use crate::vae;
 
-/// What tells a family from the others.
-pub struct Rule {
-    /// Its name.
-    pub name: &'static str,
-    /// Its name in weight files' headers (ModelSpec 1.0.1).
-    pub architecture: &'static str,
-    /// How it is known.
-    pub evidence: &'static str,
-    /// Side of the training pictures, where the config does not say.
-    pub resolution_px: u32,
-    /// Whether the family's pipeline in diffusers follows `clip_sample`; the others set it to false.
-    pub clips: bool,
-}
+/// What all three have.
+const UNET: Rule = Rule {
+    name: "",
+    architecture: "",
+    evidence: "",
+    denoiser: "unet",
+    resolution_px: 512,
+    clips: Clips::Never,
+    spacing: None,
+    steps: None,
+    cfg: None,
+};
 
 /// One CLIP-L text encoder.
 const SD1: Rule = Rule {
@@ -45,7 +39,7 @@ const SD1: Rule = Rule {
     architecture: "stable-diffusion-v1",
     evidence: "unet/config.json: no addition_embed_type; text_encoder/config.json: hidden_act = quick_gelu, as CLIP-L has",
     resolution_px: 512,
-    clips: false,
+    ..UNET
 };
 
 /// One OpenCLIP-H text encoder.
@@ -54,7 +48,7 @@ const SD2: Rule = Rule {
     architecture: "stable-diffusion-v2-768-v",
     evidence: "unet/config.json: no addition_embed_type; text_encoder/config.json: hidden_act = gelu, as OpenCLIP has",
     resolution_px: 768,
-    clips: false,
+    ..UNET
 };
 
 /// Two text encoders, and the pictures' geometry as a condition.
@@ -63,7 +57,8 @@ const SDXL: Rule = Rule {
     architecture: "stable-diffusion-xl-v1-base",
     evidence: "unet/config.json: addition_embed_type = text_time; text_encoder and text_encoder_2 are there",
     resolution_px: 1024,
-    clips: true,
+    clips: Clips::AsSaid,
+    ..UNET
 };
 
 /// The family of a diffusers folder; `None` where it is none of these.
@@ -106,11 +101,7 @@ fn shapes(dir: &Path) -> Result<Vec<Arc<Store>>> {
         }
     }
     stores.push(UNet::new(empty("unet"), unet::Config::read(&dir.join("unet"))?, 1000)?.store().clone());
-    let folder = dir.join("vae");
-    stores.push(match diffusers::config(&folder)?.get("_class_name").and_then(Value::as_str) {
-        Some("AutoencoderTiny") => AutoencoderTiny::shapes(&folder)?,
-        _ => AutoencoderKl::new(&empty("vae"), kl::Config::read(&folder)?)?.store().clone(),
-    });
+    stores.push(vae::shapes(&dir.join("vae"))?);
     Ok(stores)
 }
 
@@ -123,17 +114,9 @@ fn load(dir: &Path, rule: &'static Rule, options: &LoadOptions) -> Result<Box<dy
     let steps = scheduler.get("num_train_timesteps").and_then(Value::as_u64).unwrap_or(1000);
     let unet = UNet::load(&dir.join("unet"), steps as usize, options)?;
     let autoencoder = vae::load(&dir.join("vae"), options)?;
-    if unet.config().in_channels != autoencoder.channels() {
-        bail!(
-            "{}: the UNet takes {} channels and the autoencoder's latents have {}: inpainting, depth and \
-             picture-to-picture models are not supported",
-            dir.display(),
-            unet.config().in_channels,
-            autoencoder.channels()
-        );
-    }
+    fitting(dir, unet.config().in_channels, &*autoencoder)?;
     let conditioner = SdConditioner::load(dir, options)?;
-    Ok(Box::new(SdModel { dir: dir.to_owned(), native, scheduler, backbone: Arc::new(unet), conditioner, autoencoder }))
+    Ok(Box::new(FolderModel { dir: dir.to_owned(), native, backbone: Arc::new(unet), conditioner, autoencoder }))
 }
 
 macro_rules! families {

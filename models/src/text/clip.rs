@@ -8,8 +8,6 @@ use candle_core::{DType, Error, Result, Tensor, bail};
 use sconce_core::model::LoadOptions;
 use sconce_nn::ops::attention::attention_heads;
 use sconce_nn::ops::{Mask, gelu, quick_gelu};
-use sconce_nn::store::Source;
-use sconce_nn::weights::WeightFiles;
 use sconce_nn::{Embedding, LayerNorm, Linear, Scope, Store};
 use serde::Deserialize;
 use serde_json::Value;
@@ -92,7 +90,7 @@ pub enum Hidden {
 pub struct Encoded {
     /// B L D.
     pub hidden: Tensor,
-    /// B P: the final-normed state at the end token, projected; `None` for an encoder without projection.
+    /// B P: the final-normed state at the end token, projected where there is a projection; `None` where it is not asked for.
     pub pooled: Option<Tensor>,
 }
 
@@ -105,14 +103,17 @@ pub struct ClipText {
     layers: Vec<Layer>,
     norm: LayerNorm,
     projection: Option<Linear>,
+    head: Head,
     store: Arc<Store>,
 }
 
-/// Whether a pooled projection follows the transformer.
+/// What follows the transformer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
-    /// None: `CLIPTextModel`.
+    /// Nothing: `CLIPTextModel`, asked for its hidden states alone.
     None,
+    /// Nothing, and the end token's state is asked for: `CLIPTextModel` and its pooled output.
+    Pooled,
     /// `CLIPTextModelWithProjection`.
     Projection,
 }
@@ -121,10 +122,7 @@ impl ClipText {
     /// Loads the encoder in `dir`. `eos`: the end token of its tokenizer, for configs that do not state it.
     pub fn load(dir: &Path, head: Head, eos: u32, options: &LoadOptions) -> Result<Self> {
         let config = Config::read(dir)?;
-        let source = match options.random {
-            Some(seed) => Source::Random(seed),
-            None => Source::Files(WeightFiles::open(&diffusers::weight_files(dir)?)?.rename(published_key)),
-        };
+        let source = diffusers::source(dir, options, |files| files.rename(published_key))?;
         let store = Store::new(diffusers::component(dir)?, source, options.dtype, &options.device);
         let this = Self::new(&store, config, head, eos)?;
         store.finish()?;
@@ -148,9 +146,10 @@ impl ClipText {
             layers: (0..config.num_hidden_layers).map(|i| Layer::new(&layers.at(i), &config)).collect::<Result<_>>()?,
             norm: LayerNorm::new(&model.at("final_layer_norm"), width, eps)?,
             projection: match head {
-                Head::None => None,
+                Head::None | Head::Pooled => None,
                 Head::Projection => Some(Linear::no_bias(&root.at("text_projection"), width, config.projection_dim)?),
             },
+            head,
             store: store.clone(),
             config,
         })
@@ -162,7 +161,7 @@ impl ClipText {
         let mut penultimate = None;
         for (i, layer) in self.layers.iter().enumerate() {
             if i + 1 == self.layers.len() && hidden == Hidden::Penultimate {
-                if self.projection.is_none() {
+                if self.head == Head::None {
                     return Ok(Encoded { hidden: x, pooled: None });
                 }
                 penultimate = Some(x.clone());
@@ -170,9 +169,10 @@ impl ClipText {
             x = layer.forward(&x)?;
         }
         // Only the end token's state is normed where no other is asked for.
+        let at_end = || self.norm.forward(&self.at_end(&x, rows)?);
         let pooled = match &self.projection {
-            Some(projection) => Some(projection.forward(&self.norm.forward(&self.at_end(&x, rows)?)?)?),
-            None => None,
+            Some(projection) => Some(projection.forward(&at_end()?)?),
+            None => (self.head == Head::Pooled).then(at_end).transpose()?,
         };
         let hidden = match penultimate {
             Some(hidden) => hidden,

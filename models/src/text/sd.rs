@@ -4,19 +4,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor};
 use sconce_core::Cond;
 use sconce_core::model::{Conditioner, Geometry, LoadOptions, PromptUse};
 use sconce_nn::Store;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::clip::{ClipText, Head, Hidden};
-use super::tokenizer::ClipTokenizer;
+use super::clip::{Head, Hidden};
+use super::prompt::{ClipPrompt, Names, class, present};
 use crate::diffusers::read_json;
 
 /// One or two CLIP encoders with their tokenizers.
 pub struct SdConditioner {
-    encoders: Vec<Encoder>,
+    encoders: Vec<ClipPrompt>,
     hidden: Hidden,
     unconditional: Unconditional,
     device: Device,
@@ -31,24 +31,21 @@ enum Unconditional {
     Zeros,
 }
 
-struct Encoder {
-    tokenizer: ClipTokenizer,
-    model: ClipText,
-    /// Tokens in a row, begin and end included.
-    length: usize,
-}
-
 impl SdConditioner {
     /// Loads the encoders and tokenizers that the `model_index.json` of a diffusers folder names. Two encoders make it
     /// SDXL's.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Arc<dyn Conditioner>> {
         let index = read_json(&dir.join("model_index.json"))?;
-        let first = Encoder::load(dir, &index, "text_encoder", "tokenizer", options)?;
-        let mut encoders = vec![first];
+        let load = |model, tokenizer, head| {
+            let names = Names { model, tokenizer };
+            present(dir, &index, names, &LoadOptions { without: Vec::new(), ..options.clone() })?;
+            ClipPrompt::load(dir, &index, names, head, options)
+        };
+        let mut encoders = vec![load("text_encoder", "tokenizer", Head::None)?];
         let mut unconditional = Unconditional::Encoded;
         let mut hidden = Hidden::Last;
         if class(&index, "text_encoder_2").is_some() {
-            encoders.push(Encoder::load(dir, &index, "text_encoder_2", "tokenizer_2", options)?);
+            encoders.push(load("text_encoder_2", "tokenizer_2", Head::Projection)?);
             hidden = Hidden::Penultimate;
             if index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool).unwrap_or(true) {
                 unconditional = Unconditional::Zeros;
@@ -62,55 +59,14 @@ impl SdConditioner {
     }
 }
 
-/// The class of a component, where the pipeline has it.
-fn class<'a>(index: &'a Map<String, Value>, component: &str) -> Option<&'a str> {
-    index.get(component)?.get(1)?.as_str()
-}
-
-impl Encoder {
-    fn load(
-        dir: &Path,
-        index: &Map<String, Value>,
-        model: &str,
-        tokenizer: &str,
-        options: &LoadOptions,
-    ) -> Result<Self> {
-        let what = dir.join("model_index.json");
-        match class(index, tokenizer) {
-            Some("CLIPTokenizer" | "CLIPTokenizerFast") => {}
-            other => {
-                bail!("{}: `{tokenizer}` is {}, expected CLIPTokenizer", what.display(), other.unwrap_or("missing"))
-            }
-        }
-        let head = match class(index, model) {
-            Some("CLIPTextModel") if model == "text_encoder" => Head::None,
-            Some("CLIPTextModelWithProjection") => Head::Projection,
-            other => bail!(
-                "{}: `{model}` is {}; Stable Diffusion 1, 2 and XL have a CLIPTextModel, and XL a \
-                 CLIPTextModelWithProjection as `text_encoder_2`",
-                what.display(),
-                other.unwrap_or("missing")
-            ),
-        };
-        let tokenizer = ClipTokenizer::load(&dir.join(tokenizer))?;
-        let model = ClipText::load(&dir.join(model), head, tokenizer.eos(), options)?;
-        let most = model.config().max_position_embeddings;
-        Ok(Self { length: tokenizer.max_length().map_or(most, |n| n.min(most)), tokenizer, model })
+/// B * chunks rows: each prompt's, filled up with empty ones.
+fn rows(encoder: &ClipPrompt, prompts: &[(&str, PromptUse)], chunks: usize) -> Result<Vec<Vec<u32>>> {
+    let mut rows = Vec::with_capacity(prompts.len() * chunks);
+    for (text, _) in prompts {
+        rows.extend(encoder.chunks(text)?);
+        rows.resize_with(rows.len().next_multiple_of(chunks), || encoder.tokenizer.empty(encoder.length));
     }
-
-    /// B * chunks rows: each prompt's, filled up with empty ones.
-    fn rows(&self, prompts: &[(&str, PromptUse)], chunks: usize) -> Result<Vec<Vec<u32>>> {
-        let mut rows = Vec::with_capacity(prompts.len() * chunks);
-        for (text, _) in prompts {
-            rows.extend(self.tokenizer.chunks(text, self.length)?);
-            rows.resize_with(rows.len().next_multiple_of(chunks), || self.tokenizer.empty(self.length));
-        }
-        Ok(rows)
-    }
-
-    fn chunks(&self, prompt: &str) -> Result<Vec<Vec<u32>>> {
-        self.tokenizer.chunks(prompt, self.length)
-    }
+    Ok(rows)
 }
 
 impl Conditioner for SdConditioner {
@@ -124,7 +80,7 @@ impl Conditioner for SdConditioner {
         let mut hidden = Vec::new();
         let mut pooled = None;
         for encoder in &self.encoders {
-            let out = encoder.model.forward(&encoder.rows(prompts, chunks)?, self.hidden)?;
+            let out = encoder.model.forward(&rows(encoder, prompts, chunks)?, self.hidden)?;
             let width = out.hidden.dim(2)?;
             hidden.push(out.hidden.reshape((batch, chunks * encoder.length, width))?); // B L D
             pooled = out.pooled;

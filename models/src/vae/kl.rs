@@ -9,7 +9,6 @@ use std::sync::Arc;
 use candle_core::{DType, Result, Tensor, bail};
 use sconce_core::model::{Autoencoder, LoadOptions, Moments, Scaling};
 use sconce_nn::ops::Conv;
-use sconce_nn::store::Source;
 use sconce_nn::weights::WeightFiles;
 use sconce_nn::{Conv2d, GroupNorm, Scope, Store};
 use serde::Deserialize;
@@ -126,10 +125,7 @@ impl AutoencoderKl {
     /// the config says that f16 overflows.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self> {
         let config = Config::read(dir)?;
-        let source = match options.random {
-            Some(seed) => Source::Random(seed),
-            None => Source::Files(published(WeightFiles::open(&diffusers::weight_files(dir)?)?)),
-        };
+        let source = diffusers::source(dir, options, published)?;
         let dtype = super::compute_type(options.dtype, config.force_upcast);
         let store = Store::new(diffusers::component(dir)?, source, dtype, &options.device);
         let this = Self::new(&store, config)?;

@@ -7,8 +7,10 @@ pub mod tiny;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Error, Result, bail};
+use candle_core::{DType, Device, Error, Result, bail};
 use sconce_core::model::{Autoencoder, LoadOptions};
+use sconce_nn::Store;
+use sconce_nn::store::Source;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -29,6 +31,18 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Arc<dyn Autoencoder>> {
             dir.join("config.json").display(),
             other.unwrap_or("missing")
         ),
+    })
+}
+
+/// The parameters of the autoencoder in `dir` without their values.
+pub fn shapes(dir: &Path) -> Result<Arc<Store>> {
+    Ok(match diffusers::config(dir)?.get("_class_name").and_then(Value::as_str) {
+        Some("AutoencoderTiny") => tiny::AutoencoderTiny::shapes(dir)?,
+        _ => {
+            let store = Store::new(diffusers::component(dir)?, Source::Shapes, DType::F32, &Device::Cpu);
+            kl::AutoencoderKl::new(&store, kl::Config::read(dir)?)?;
+            store
+        }
     })
 }
 

@@ -36,6 +36,11 @@ pub struct Gelu;
 #[derive(Clone, Copy)]
 pub struct QuickGelu;
 
+/// x · (1 + tanh(sqrt(2/pi) (x + 0.044715 x³))) / 2: the approximation of [`Gelu`] that T5 v1.1 and the diffusion transformers
+/// were trained with (Hendrycks & Gimpel 2016, section 2).
+#[derive(Clone, Copy)]
+pub struct GeluTanh;
+
 impl Pointwise for Identity {
     #[inline(always)]
     fn value<I: Isa, T: Float>(x: T) -> T {
@@ -86,6 +91,24 @@ impl Pointwise for QuickGelu {
         let z = x * T::of(1.702);
         let s = sigmoid::<I, T>(z);
         (x * s, s * (T::ONE - s).fma::<I>(z, T::ONE))
+    }
+}
+
+/// 2 sqrt(2/pi), and that times 0.044715: (1 + tanh z)/2 is sigmoid(2 z).
+pub(crate) const TANH_LINEAR: f64 = 2.0 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+pub(crate) const TANH_CUBIC: f64 = 0.044715 * TANH_LINEAR;
+
+impl Pointwise for GeluTanh {
+    #[inline(always)]
+    fn value<I: Isa, T: Float>(x: T) -> T {
+        x * sigmoid::<I, T>(x * (x * x).fma::<I>(T::of(TANH_CUBIC), T::of(TANH_LINEAR)))
+    }
+    #[inline(always)]
+    fn both<I: Isa, T: Float>(x: T) -> (T, T) {
+        let square = x * x;
+        let s = sigmoid::<I, T>(x * square.fma::<I>(T::of(TANH_CUBIC), T::of(TANH_LINEAR)));
+        let inner = x * square.fma::<I>(T::of(3.0 * TANH_CUBIC), T::of(TANH_LINEAR));
+        (x * s, s * (T::ONE - s).fma::<I>(inner, T::ONE))
     }
 }
 

@@ -5,4 +5,7 @@ pub mod attention;
 pub mod conv;
 pub mod elementwise;
 pub mod gemm;
+pub mod modulate;
 pub mod norm;
+pub mod rotary;
+pub mod softmax;

@@ -12,18 +12,22 @@ pub struct Linear(Adapted);
 impl Linear {
     /// With a bias.
     pub fn new(scope: &Scope, input: usize, output: usize) -> Result<Self> {
-        Self::build(scope, input, output, true)
+        Self::build(scope, input, output, Some(Init::FanIn(input)), Init::FanIn(input))
+    }
+
+    /// With a bias, and all zeros where no file gives the values: the last map of a branch that begins as nothing.
+    pub fn zero(scope: &Scope, input: usize, output: usize) -> Result<Self> {
+        Self::build(scope, input, output, Some(Init::Zeros), Init::Zeros)
     }
 
     /// Without a bias.
     pub fn no_bias(scope: &Scope, input: usize, output: usize) -> Result<Self> {
-        Self::build(scope, input, output, false)
+        Self::build(scope, input, output, None, Init::FanIn(input))
     }
 
-    fn build(scope: &Scope, input: usize, output: usize, bias: bool) -> Result<Self> {
-        let init = Init::FanIn(input);
+    fn build(scope: &Scope, input: usize, output: usize, bias: Option<Init>, init: Init) -> Result<Self> {
         let weight = scope.param("weight", (output, input), init)?;
-        let bias = bias.then(|| scope.param("bias", output, init)).transpose()?;
+        let bias = bias.map(|init| scope.param("bias", output, init)).transpose()?;
         Ok(Self(Adapted::new(scope, Shape::Linear { input, output }, weight, bias)))
     }
 

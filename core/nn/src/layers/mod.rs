@@ -10,4 +10,4 @@ pub use adapted::{Adapted, LayerAdapter, Shape};
 pub use conv::Conv2d;
 pub use embedding::Embedding;
 pub use linear::Linear;
-pub use norm::{GroupNorm, LayerNorm};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};

@@ -54,3 +54,28 @@ impl LayerNorm {
         norm::layer_norm(x, Some(&self.weight.tensor()), Some(&self.bias.tensor()), self.eps)
     }
 }
+
+/// Root-mean-square normalisation (Zhang & Sennrich 2019) over the last dimension.
+#[derive(Clone)]
+pub struct RmsNorm {
+    eps: f64,
+    weight: Param,
+}
+
+impl RmsNorm {
+    /// Over the last `size` values.
+    pub fn new(scope: &Scope, size: usize, eps: f64) -> Result<Self> {
+        Ok(Self { eps, weight: scope.param("weight", size, Init::Ones)? })
+    }
+
+    /// `.. D` to the same.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        norm::rms_norm(x, Some(&self.weight.tensor()), self.eps)
+    }
+
+    /// `.. H*D` to the same, each head of width D by itself.
+    pub fn forward_heads(&self, x: &Tensor) -> Result<Tensor> {
+        let width = self.weight.tensor().dim(0)?;
+        self.forward(&x.reshape(((), width))?)?.reshape(x.shape())
+    }
+}

@@ -18,6 +18,11 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     pointwise::<elementwise::Gelu>("gelu", x)
 }
 
+/// [`gelu`] by its approximation with tanh, over any shape.
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    pointwise::<elementwise::GeluTanh>("gelu_tanh", x)
+}
+
 /// x · sigmoid(1.702 x), over any shape.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     pointwise::<elementwise::QuickGelu>("quick_gelu", x)
@@ -81,7 +86,8 @@ mod tests {
     use candle_core::{DType, Device, Var};
 
     type Op = fn(&Tensor) -> Result<Tensor>;
-    const OPS: [(&str, Op); 4] = [("silu", silu), ("gelu", gelu), ("quick_gelu", quick_gelu), ("geglu", geglu)];
+    const OPS: [(&str, Op); 5] =
+        [("silu", silu), ("gelu", gelu), ("gelu_tanh", gelu_tanh), ("quick_gelu", quick_gelu), ("geglu", geglu)];
 
     fn wave(shape: &[usize], reach: f64) -> Tensor {
         (pseudo_random(shape, 5).unwrap() * reach).unwrap()
@@ -128,9 +134,19 @@ mod tests {
     }
 
     #[test]
+    fn the_approximation_with_tanh_has_its_own_values() {
+        let x = Tensor::new(&[-3.0, -1.0, 0.0, 0.5, 2.0], &Device::Cpu).unwrap();
+        let inner =
+            ((&x + (x.powf(3.0).unwrap() * 0.044715).unwrap()).unwrap() * (2.0 / std::f64::consts::PI).sqrt()).unwrap();
+        let want = ((&x * 0.5).unwrap() * (inner.tanh().unwrap() + 1.0).unwrap()).unwrap();
+        assert!(distance(&gelu_tanh(&x).unwrap(), &want) < 1e-14);
+        assert!(distance(&gelu_tanh(&x).unwrap(), &gelu(&x).unwrap()) > 1e-4, "it is another function");
+    }
+
+    #[test]
     fn the_ends_of_the_number_line_are_kept() {
         let x = Tensor::new(&[f32::NEG_INFINITY, -1e30, -120.0, 120.0, 1e30, f32::NAN], &Device::Cpu).unwrap();
-        for op in [silu, quick_gelu, gelu] {
+        for op in [silu, quick_gelu, gelu, gelu_tanh] {
             let y = op(&x).unwrap().to_vec1::<f32>().unwrap();
             assert!(y[1].abs() < 1e-30 && y[2].abs() < 1e-30, "{y:?}");
             assert_eq!(y[3..5], [120.0, 1e30]);
@@ -155,9 +171,10 @@ mod tests {
         use device::Pointwise as P;
         type Pair = (fn(&Tensor) -> Result<Tensor>, fn(&Tensor) -> Result<Tensor>);
         let x = wave(&[4, 6], 4.0);
-        let cases: [(Op, Pair); 3] = [
+        let cases: [(Op, Pair); 4] = [
             (silu, (elementwise::Silu::on_device, elementwise::Silu::slope_on_device)),
             (gelu, (elementwise::Gelu::on_device, elementwise::Gelu::slope_on_device)),
+            (gelu_tanh, (elementwise::GeluTanh::on_device, elementwise::GeluTanh::slope_on_device)),
             (quick_gelu, (elementwise::QuickGelu::on_device, elementwise::QuickGelu::slope_on_device)),
         ];
         for (op, (value, slope)) in cases {

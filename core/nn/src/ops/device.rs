@@ -5,7 +5,7 @@
 use candle_core::{D, DType, Device, Result, Shape, Tensor};
 
 use crate::cpu::attention::Mask;
-use crate::cpu::elementwise::{Gelu, Identity, QuickGelu, Silu};
+use crate::cpu::elementwise::{Gelu, GeluTanh, Identity, QuickGelu, Silu, TANH_CUBIC, TANH_LINEAR};
 
 /// A function of one number and its derivative, on whole tensors.
 pub(super) trait Pointwise {
@@ -60,6 +60,19 @@ impl Pointwise for Gelu {
         let density =
             ((x.sqr()? * -0.5)?.exp()? * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2))?;
         below + (x * density)?
+    }
+}
+
+impl Pointwise for GeluTanh {
+    fn on_device(x: &Tensor) -> Result<Tensor> {
+        x * sigmoid(&(x * x.sqr()?.affine(TANH_CUBIC, TANH_LINEAR)?)?)
+    }
+    fn slope_on_device(x: &Tensor) -> Result<Tensor> {
+        let square = x.sqr()?;
+        let s = sigmoid(&(x * square.affine(TANH_CUBIC, TANH_LINEAR)?)?)?;
+        let inner = (x * square.affine(3.0 * TANH_CUBIC, TANH_LINEAR)?)?;
+        let rest = s.affine(-1.0, 1.0)?;
+        s * ((inner * rest)? + 1.0)?
     }
 }
 

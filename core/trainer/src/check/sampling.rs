@@ -16,13 +16,14 @@ pub(super) fn explain(resolved: &Resolved, singular: bool, report: &mut Report) 
     report.fact(
         "sampling",
         format!(
-            "{} in {} steps, spaced {}, from t = {} with {} of the signal; guidance {}{}",
+            "{} in {} steps, spaced {}, from t = {} with {} of the signal; guidance {}{}{}",
             in_one_line(&sampling.solver.table()),
             sampling.steps,
             in_one_line(&sampling.spacing.table()),
             figure(first.t),
             figure(signal(&first.noise)),
             sampling.cfg,
+            sampling.guidance.map_or(String::new(), |g| format!(" by two passes, {g} by the model's own knob")),
             if sampling.cfg_rescale > 0.0 { format!(", rescaled by {}", sampling.cfg_rescale) } else { String::new() },
         ),
         json!({ "table": sampling, "first_t": first.t, "first_alpha": first.noise.alpha }),

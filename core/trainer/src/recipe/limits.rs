@@ -109,6 +109,14 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
     }
     demand(sampling.steps > 0, "sampling.steps".into(), "must be 1 or more");
     demand(sampling.cfg.is_finite() && sampling.cfg >= 0.0, "sampling.cfg".into(), "must be 0 or more");
+    for (field, scale) in [("sampling.guidance", sampling.guidance), ("train.guidance", train.guidance)] {
+        demand(scale.is_none_or(|g| g.is_finite() && g >= 0.0), field.into(), "must be 0 or more");
+    }
+    demand(
+        recipe.model.max_sequence_length.is_none_or(|n| (2..=4096).contains(&n)),
+        "model.max_sequence_length".into(),
+        "must be from 2 to 4096 tokens",
+    );
     demand(share(sampling.cfg_rescale), "sampling.cfg_rescale".into(), "is a share: from 0 to 1");
     broken
 }

@@ -196,10 +196,12 @@ impl Reader {
 
 /// Defaults that follow from other decisions.
 fn complete(recipe: &mut Recipe, native: &Native, origins: &mut BTreeMap<String, Origin>) {
+    let given: Vec<String> = origins.keys().cloned().collect();
+    let said = |path: &str| given.iter().any(|p| p == path);
     let mut note = |path: &str, why: &str| origins.insert(path.to_owned(), Origin::Default(why.to_owned()));
     if recipe.train.components.is_empty() && recipe.train.task == Task::Denoiser {
-        recipe.train.components.insert("unet".into(), 1.0);
-        note("train.components.unet", "the denoiser trains");
+        recipe.train.components.insert(native.denoiser.clone(), 1.0);
+        note(&format!("train.components.{}", native.denoiser), "the denoiser trains");
     }
     for (i, source) in recipe.data.source.iter_mut().enumerate() {
         if source.resolution_px.is_none() {
@@ -214,6 +216,23 @@ fn complete(recipe: &mut Recipe, native: &Native, origins: &mut BTreeMap<String,
                 note(&format!("preview.{name}"), "the side that the model was trained on");
             }
         }
+    }
+    let sampling = &mut recipe.sampling;
+    if let Some(steps) = native.steps.filter(|_| !said("sampling.steps")) {
+        sampling.steps = steps;
+        note("sampling.steps", "as many as the model's own pipeline takes");
+    }
+    if let Some(cfg) = native.cfg.filter(|_| !said("sampling.cfg")) {
+        sampling.cfg = cfg;
+        note("sampling.cfg", "that of the model's own pipeline");
+    }
+    if sampling.guidance.is_none() && native.guidance.is_some() {
+        sampling.guidance = native.guidance;
+        note("sampling.guidance", "that of the model's own pipeline");
+    }
+    if recipe.train.guidance.is_none() && native.guidance.is_some() {
+        recipe.train.guidance = Some(1.0);
+        note("train.guidance", "at 1 the output of a guidance-distilled model is the data's own");
     }
     let sampling = &recipe.sampling;
     let levels = || sampling.solver.levels(&*sampling.spacing, &*recipe.schedule, sampling.steps.max(1));

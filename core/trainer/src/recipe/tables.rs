@@ -109,9 +109,17 @@ pub struct ModelTable {
     /// True where the recipe's objective or schedule is deliberately not the one the checkpoint was trained with.
     #[serde(default)]
     pub convert: bool,
-    /// Start from nothing, initialised by this seed: the folder holds configs and tokenizers alone.
+    /// Start from nothing, initialised by this seed: for each component whose folder holds a config and no weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub random_seed: Option<u64>,
+    /// Most tokens of a prompt that a long text encoder (T5) sees; the rest is cut off. Default: as many as the family's
+    /// pipeline takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sequence_length: Option<usize>,
+    /// Text encoders that are left out on purpose, by component, where the family can do without: `["text_encoder_3"]` saves
+    /// Stable Diffusion 3 its T5.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 /// The pictures.
@@ -256,6 +264,10 @@ pub struct TrainTable {
     /// What is computed again in the backward pass to save memory.
     #[serde(default)]
     pub recompute: Recompute,
+    /// The guidance scale that a model is told in training which was distilled to know it (FLUX.1-dev). Default: 1, at which
+    /// its output is the data's own and not a guided one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f64>,
     /// A checkpoint every so many images, from which `--resume` goes on. Zero: at the end alone.
     #[serde(default)]
     pub save_every_images: u64,
@@ -410,6 +422,10 @@ pub struct SamplingTable {
     /// Classifier-free guidance (Ho & Salimans 2022): 1 is none.
     #[serde(default = "five")]
     pub cfg: f64,
+    /// The guidance scale that a model is told which was distilled to know it (FLUX.1-dev); others take none. Default: that
+    /// of the model's own pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f64>,
     /// Share of the guided output that is rescaled to the conditional one's deviation (Lin et al. 2023, section 3.4).
     #[serde(default)]
     pub cfg_rescale: f64,

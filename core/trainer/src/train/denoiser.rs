@@ -201,7 +201,9 @@ impl<'a> DenoiserTask<'a> {
             Cond::cat(&self.of_one_length(parts)?)?
         };
         let geometry: Vec<_> = batch.iter().map(|u| self.set.items[u.item].framing.geometry(u.mirrored)).collect();
-        text.merge(conditioner.geometry(&geometry)?).to(&self.device)
+        let text = text.merge(conditioner.geometry(&geometry)?);
+        let scale = self.job.recipe.train.guidance.unwrap_or(1.0);
+        text.merge(conditioner.guidance(scale, batch.len())?).to(&self.device)
     }
 
     /// Token sequences of one length: a shorter one goes on with the empty prompt's for its use, as the encoder itself

@@ -215,8 +215,13 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
 /// The recipe's model, as a run begins with it.
 pub(super) fn load(resolved: &Resolved, device: &Device) -> std::result::Result<Box<dyn Model>, Failed> {
     let recipe = &resolved.recipe;
-    let load =
-        LoadOptions { device: device.clone(), dtype: recipe.model.dtype.into(), random: recipe.model.random_seed };
+    let load = LoadOptions {
+        device: device.clone(),
+        dtype: recipe.model.dtype.into(),
+        random: recipe.model.random_seed,
+        max_tokens: recipe.model.max_sequence_length,
+        without: recipe.model.without.clone(),
+    };
     let model = resolved.family.load(&resolved.model_dir, &load).map_err(Failed::Files)?;
     model.backbone().recompute(recipe.train.recompute);
     if let Some(value) = recipe.train.autoencoder.as_ref().and_then(|a| a.first_log_variance) {

@@ -25,7 +25,7 @@ impl Weights {
         let mut adapters = Vec::new();
         let mut params = Vec::new();
         let kept_as = recipe.train.weights.dtype();
-        for (component, &lr_factor) in &components(recipe) {
+        for (component, &lr_factor) in &components(recipe, stores) {
             let Some(store) = stores.iter().find(|s| s.component() == component) else {
                 let names: Vec<&str> = stores.iter().map(|s| s.component()).collect();
                 bail!("train.components: this model has no `{component}`, it has {}", names.join(", "));
@@ -84,12 +84,12 @@ impl Weights {
     }
 }
 
-/// What trains, with each component's factor on the learning rate.
-fn components(recipe: &Recipe) -> BTreeMap<String, f64> {
+/// What trains, with each component's factor on the learning rate. The first of the stores is the denoiser's.
+fn components(recipe: &Recipe, stores: &[Arc<Store>]) -> BTreeMap<String, f64> {
     if recipe.train.components.is_empty() {
         let component = match recipe.train.task {
-            crate::recipe::Task::Denoiser => "unet",
-            crate::recipe::Task::Autoencoder => "vae",
+            Task::Denoiser => stores.first().map_or("", |denoiser| denoiser.component()),
+            Task::Autoencoder => "vae",
         };
         return BTreeMap::from([(component.to_owned(), 1.0)]);
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor, bail};
 use sconce_core::model::Recompute;
 use sconce_nn::Scope;
-use sconce_nn::checkpoint::checkpoint;
 
 use super::config::{Common, Level};
 use super::resnet::{Downsample, Resnet, Upsample};
@@ -19,17 +18,6 @@ pub struct Inputs<'a> {
     pub context: &'a Tensor,
     /// What is kept for the backward pass.
     pub recompute: Recompute,
-}
-
-/// Runs a unit of the network (a resnet, a transformer block), keeping all or its inputs only.
-pub fn run<F>(recompute: Recompute, inputs: &[&Tensor], unit: F) -> Result<Tensor>
-where
-    F: Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
-{
-    match recompute {
-        Recompute::Nothing => unit(&inputs.iter().map(|&x| x.clone()).collect::<Vec<_>>()),
-        Recompute::Blocks => checkpoint(inputs, unit),
-    }
 }
 
 /// A resnet and the transformer after it, where there is one.
@@ -51,7 +39,7 @@ impl Stage {
     fn forward(&self, parts: &[&Tensor], inputs: &Inputs) -> Result<Tensor> {
         let (resnet, count) = (self.resnet.clone(), parts.len());
         let all: Vec<&Tensor> = parts.iter().copied().chain([inputs.time]).collect();
-        let h = run(inputs.recompute, &all, move |t| match count {
+        let h = inputs.recompute.run(&all, move |t| match count {
             1 => resnet.forward(&t[0], &t[1]),
             _ => resnet.forward(&Tensor::cat(&t[..count], 1)?, &t[count]),
         })?;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::diffusers;
+use crate::embed::Waves;
 
 /// One value for all levels, or one a level. A list is read as levels first: in `Each<Each<usize>>`, `[1, 2, 10]` is
 /// three levels, not one value that is a list.
@@ -143,15 +144,6 @@ pub struct Config {
     pub levels: Vec<Level>,
     /// What all blocks share.
     pub common: Common,
-}
-
-/// The sinusoidal embedding's two conventions.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Waves {
-    /// Cosines before sines.
-    pub cosine_first: bool,
-    /// Taken off the number of frequencies in the exponent's divisor.
-    pub shift: f64,
 }
 
 /// SDXL's embedding of pooled text and picture geometry.

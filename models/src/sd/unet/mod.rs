@@ -4,24 +4,22 @@
 mod block;
 pub mod config;
 mod resnet;
-mod time;
 mod transformer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{D, DType, Result, Tensor, bail};
 use sconce_core::Cond;
-use sconce_core::model::{Backbone, LoadOptions, Recompute};
+use sconce_core::model::{Backbone, LoadOptions, Recompute, RecomputeCell};
 use sconce_nn::ops::{self, Conv};
 use sconce_nn::{Conv2d, GroupNorm, Store};
 use sconce_sdk::Noise;
 
 use self::block::{Down, Inputs, Middle, Shared, Up};
 pub use self::config::Config;
-use self::time::Mlp;
 use crate::diffusers;
+use crate::embed::Mlp;
 
 /// The UNet. Its conditions: `context` (B L D) and, in SDXL, `pooled` (B P) and `time_ids` (B 6).
 pub struct UNet {
@@ -37,7 +35,7 @@ pub struct UNet {
     up: Vec<Up>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
-    recompute: AtomicBool,
+    recompute: RecomputeCell,
 }
 
 impl UNet {
@@ -79,7 +77,6 @@ impl UNet {
 
         let conv_norm_out = GroupNorm::new(&scope.at("conv_norm_out"), config.common.groups, width, config.common.eps)?;
         let conv_out = Conv2d::new(&scope.at("conv_out"), width, config.out_channels, kernel_out, same(kernel_out))?;
-        let recompute = AtomicBool::new(false);
         Ok(Self {
             store,
             config,
@@ -92,7 +89,7 @@ impl UNet {
             up,
             conv_norm_out,
             conv_out,
-            recompute,
+            recompute: RecomputeCell::default(),
         })
     }
 
@@ -129,10 +126,9 @@ impl UNet {
 
 impl Backbone for UNet {
     fn forward(&self, x: &Tensor, time: &Tensor, cond: &Cond) -> Result<Tensor> {
-        let recompute = if self.recompute.load(Ordering::Relaxed) { Recompute::Blocks } else { Recompute::Nothing };
         let context = cond.get("context")?.to_dtype(self.dtype())?; // B L D
         let time = self.embed(time, cond)?; // B T
-        let inputs = Inputs { time: &time, context: &context, recompute };
+        let inputs = Inputs { time: &time, context: &context, recompute: self.recompute.get() };
 
         let mut x = self.conv_in.forward(&x.to_dtype(self.dtype())?)?; // B C H W
         let mut skips = vec![x.clone()];
@@ -156,7 +152,7 @@ impl Backbone for UNet {
     }
 
     fn recompute(&self, what: Recompute) {
-        self.recompute.store(what == Recompute::Blocks, Ordering::Relaxed);
+        self.recompute.set(what);
     }
 
     fn side_multiple(&self) -> usize {

@@ -9,7 +9,6 @@ use sconce_nn::ops::attention::attention_heads;
 use sconce_nn::ops::{self, Conv, Mask};
 use sconce_nn::{Conv2d, GroupNorm, LayerNorm, Linear, Scope};
 
-use super::block::run;
 use super::config::Common;
 
 /// Epsilon of the norm before the blocks, and of those in them: fixed in the format.
@@ -55,7 +54,7 @@ impl Transformer {
         let mut h = self.proj_in.to_sequence(&self.norm.forward(x)?)?; // B HW C
         for block in &self.blocks {
             let block = block.clone();
-            h = run(recompute, &[&h, context], move |t| block.forward(&t[0], &t[1]))?;
+            h = recompute.run(&[&h, context], move |t| block.forward(&t[0], &t[1]))?;
         }
         x + self.proj_out.to_map(&h, height, width)?
     }

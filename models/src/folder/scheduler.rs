@@ -1,144 +1,17 @@
-//! A loaded Stable Diffusion model, and how it is written back: a whole diffusers folder whose scheduler says what the
-//! model was trained as, so that every program that reads it samples it right. Each file is written under another name
-//! and renamed when it is whole.
+//! The scheduler's config of a model that is saved: what was trained, in diffusers' vocabulary, so that every program that
+//! reads the folder samples it right.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use candle_core::{DType, Error, Result, Tensor, bail};
-use sconce_core::model::{Autoencoder, Backbone, Conditioner, Model, Native, SaveModel};
-use sconce_nn::Store;
-use sconce_nn::weights::{save, write_atomic};
+use sconce_core::model::Native;
 use sconce_sdk::{Choice, Schedule};
 use serde_json::{Map, Value, json};
 
-use super::native::{BY_AMOUNT, CLASSES, Class, FLOW, SCHEDULER};
-use crate::diffusers::{config, file_names, read_json};
+use candle_core::{Error, Result};
 
-/// A model of one of these families.
-pub struct SdModel {
-    pub(super) dir: PathBuf,
-    pub(super) native: Native,
-    pub(super) scheduler: Map<String, Value>,
-    pub(super) backbone: Arc<dyn Backbone>,
-    pub(super) conditioner: Arc<dyn Conditioner>,
-    pub(super) autoencoder: Arc<dyn Autoencoder>,
-}
-
-impl Model for SdModel {
-    fn native(&self) -> &Native {
-        &self.native
-    }
-
-    fn backbone(&self) -> &Arc<dyn Backbone> {
-        &self.backbone
-    }
-
-    fn conditioner(&self) -> &Arc<dyn Conditioner> {
-        &self.conditioner
-    }
-
-    fn autoencoder(&self) -> &Arc<dyn Autoencoder> {
-        &self.autoencoder
-    }
-
-    fn save(&self, to: &Path, what: &SaveModel) -> Result<Vec<PathBuf>> {
-        let mut stores = vec![self.backbone.store().clone(), self.autoencoder.store().clone()];
-        stores.extend(self.conditioner.stores());
-        let known = |name: &String| stores.iter().any(|store| store.component() == name);
-        if let Some(stray) = what.weights.keys().chain(what.configs.keys()).find(|name| !known(name)) {
-            bail!("{}: there is no component `{stray}` to save", self.dir.display());
-        }
-        let mut written = Vec::new();
-        for store in &stores {
-            written.extend(self.save_component(to, store, what)?);
-        }
-        for folder in ["tokenizer", "tokenizer_2"].iter().filter(|folder| self.dir.join(folder).is_dir()) {
-            for name in file_names(&self.dir.join(folder))? {
-                let (from, path) = (self.dir.join(folder).join(&name), to.join(folder).join(&name));
-                let bytes = std::fs::read(&from).map_err(|e| Error::Msg(format!("{}: {e}", from.display())))?;
-                write_atomic(&path, |out| out.write_all(&bytes))?;
-                written.push(path);
-            }
-        }
-        let scheduler = scheduler(&self.scheduler, &self.native, what.trained_as)?;
-        let index = self.index(&scheduler)?;
-        written.push(write_json(&to.join(SCHEDULER), &scheduler)?);
-        // Last, since it is what makes the folder a model.
-        written.push(write_json(&to.join("model_index.json"), &index)?);
-        Ok(written)
-    }
-}
-
-impl SdModel {
-    fn save_component(&self, to: &Path, store: &Store, what: &SaveModel) -> Result<Vec<PathBuf>> {
-        let name = store.component();
-        let none = BTreeMap::new();
-        let replaced = what.weights.get(name).unwrap_or(&none);
-        let mut weights: BTreeMap<String, Tensor> = BTreeMap::new();
-        for param in store.params() {
-            let value = match replaced.get(param.name()) {
-                Some(value) => value.detach(),
-                None => store.exact(&param)?,
-            };
-            let shape = param.tensor().shape().clone();
-            if value.shape() != &shape {
-                bail!("{name}: `{}` has shape {shape:?}, not {:?}", param.name(), value.shape());
-            }
-            weights.insert(param.name().to_owned(), value.to_dtype(what.dtype)?);
-        }
-        if let Some(stray) = replaced.keys().find(|key| !weights.contains_key(*key)) {
-            bail!("{name}: there is no parameter `{stray}` to save");
-        }
-        let mut settings = config(&self.dir.join(name))?;
-        settings.extend(what.configs.get(name).cloned().unwrap_or_default());
-        for field in ["torch_dtype", "dtype"] {
-            if let Some(value) = settings.get_mut(field) {
-                *value = json!(torch_name(what.dtype));
-            }
-        }
-        let stem = if name.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" };
-        let file = to.join(name).join(format!("{stem}.safetensors"));
-        save(&file, &weights, what.metadata)?;
-        Ok(vec![file, write_json(&to.join(name).join("config.json"), &settings)?])
-    }
-
-    /// `model_index.json` with the scheduler's class. Parts that are not of the model (the safety checker and its feature
-    /// extractor) are left out, as the format allows.
-    fn index(&self, scheduler: &Map<String, Value>) -> Result<Map<String, Value>> {
-        let mut index = read_json(&self.dir.join("model_index.json"))?;
-        for (name, part) in &mut index {
-            match name.as_str() {
-                "scheduler" => *part = json!(["diffusers", scheduler["_class_name"]]),
-                "unet" | "vae" | "text_encoder" | "text_encoder_2" | "tokenizer" | "tokenizer_2" => {}
-                "requires_safety_checker" => *part = json!(false),
-                _ if part.is_array() => *part = json!([null, null]),
-                _ => {}
-            }
-        }
-        Ok(index)
-    }
-}
-
-fn torch_name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::BF16 => "bfloat16",
-        DType::F16 => "float16",
-        DType::F64 => "float64",
-        _ => "float32",
-    }
-}
-
-fn write_json(path: &Path, json: &Map<String, Value>) -> Result<PathBuf> {
-    let text = serde_json::to_string_pretty(json).map_err(Error::wrap)? + "\n";
-    write_atomic(path, |out| out.write_all(text.as_bytes()))?;
-    Ok(path.to_owned())
-}
+use super::native::{BY_AMOUNT, CLASSES, Class, FLOW};
 
 /// The scheduler's config for a model that was loaded as `loaded` and trained as `trained`: the fields of the old one,
 /// with each that the training decided written out, since what is left out has another meaning in another class.
-pub fn scheduler(old: &Map<String, Value>, loaded: &Native, trained: &Native) -> Result<Map<String, Value>> {
+pub fn written(old: &Map<String, Value>, loaded: &Native, trained: &Native) -> Result<Map<String, Value>> {
     let (schedule, zero_terminal) = match kind(&trained.schedule) {
         "zero-terminal" => (&trained.schedule["of"], true),
         _ => (&trained.schedule, false),

@@ -1,13 +1,20 @@
-//! The embedding of numbers (times, picture sizes) that every resnet sees: waves of geometrically falling frequency,
+//! The embedding of numbers (times, picture sizes, guidance) that every block sees: waves of geometrically falling frequency,
 //! computed in f32 whatever the model's type, since in half precision neighbouring times become one.
 
 use candle_core::{D, DType, Result, Tensor};
 use sconce_nn::{Linear, Scope, ops};
 
-use super::config::Waves;
-
 /// The longest period of the waves, over 2 pi (Vaswani et al. 2017, section 3.5).
 const MAX_PERIOD: f64 = 10_000.0;
+
+/// The sinusoidal embedding's two conventions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Waves {
+    /// Cosines before sines.
+    pub cosine_first: bool,
+    /// Taken off the number of frequencies in the exponent's divisor.
+    pub shift: f64,
+}
 
 impl Waves {
     /// Numbers `N` to waves `N width`, in f32.

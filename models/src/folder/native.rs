@@ -9,7 +9,7 @@ use candle_core::{Error, Result, bail};
 use sconce_core::model::Native;
 use serde_json::{Map, Value, json};
 
-use super::family::Rule;
+use super::{Clips, Rule};
 use crate::diffusers::{self, read_json};
 
 /// The scheduler's file in a model folder.
@@ -153,16 +153,34 @@ pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
     say("schedule", facts.evidence());
     let objective = objective(&mut facts)?;
     say("objective", facts.evidence());
-    let spacing = spacing(&mut facts)?;
-    say("spacing", facts.evidence());
+    let (spacing, why) = match rule.spacing {
+        Some(own) => (json!({ "type": own }), format!("the pipeline of {} spaces its steps so", rule.name)),
+        None => (spacing(&mut facts)?, facts.evidence()),
+    };
+    say("spacing", why);
     let solver = solver(&mut facts, rule)?;
     say("solver", facts.evidence());
     let latent_px = latent_px(dir)?;
+    let Rule { steps, cfg, denoiser, .. } = *rule;
     let (resolution_px, why) = resolution(dir, rule, latent_px)?;
     say("resolution_px", why);
     say("family", rule.evidence.to_owned());
     let (family, architecture) = (rule.name.to_owned(), rule.architecture.to_owned());
-    Ok(Native { family, architecture, schedule, objective, spacing, solver, resolution_px, latent_px, evidence })
+    Ok(Native {
+        family,
+        architecture,
+        schedule,
+        objective,
+        spacing,
+        solver,
+        steps,
+        cfg,
+        guidance: None,
+        denoiser: denoiser.to_owned(),
+        resolution_px,
+        latent_px,
+        evidence,
+    })
 }
 
 /// What the folder says where another solver or spacing samples it: the scheduler's file is read as that solver's class
@@ -195,8 +213,11 @@ pub fn read_with(dir: &Path, rule: &Rule, solver: Option<&str>, spacing: Option<
             table["last"] = last;
         }
     }
-    native.spacing = table;
-    native.evidence.insert("spacing".to_owned(), facts.evidence());
+    let evidence = facts.evidence();
+    if spacing.is_some() || rule.spacing.is_none() {
+        native.spacing = table;
+        native.evidence.insert("spacing".to_owned(), evidence);
+    }
     let mut table = self::solver(&mut facts, rule)?;
     if let Some(name) = solver.filter(|&name| table["type"] != name) {
         (table, facts.notes) = (json!({ "type": name }), vec![format!("_class_name = {}", class.name)]);
@@ -324,7 +345,7 @@ fn solver(facts: &mut Facts, rule: &Rule) -> Result<Value> {
             table["last"] = json!("first-point");
         }
     }
-    if let Some(default) = clips.filter(|_| rule.clips)
+    if let Some(default) = clips.filter(|_| rule.clips == Clips::AsSaid)
         && facts.get("clip_sample", default) == json!(true)
     {
         table["clip"] = facts.get("clip_sample_range", 1.0);
@@ -362,7 +383,7 @@ fn unipc(facts: &mut Facts) -> Result<(Value, bool)> {
 }
 
 /// Pixels that a latent's side stands for: the autoencoder halves between its levels.
-fn latent_px(dir: &Path) -> Result<u32> {
+pub fn latent_px(dir: &Path) -> Result<u32> {
     let vae = diffusers::config(&dir.join("vae"))?;
     let levels =
         ["block_out_channels", "encoder_block_out_channels"].iter().find_map(|field| vae.get(*field)?.as_array());
@@ -371,14 +392,19 @@ fn latent_px(dir: &Path) -> Result<u32> {
 
 /// The side of the training pictures, and how it is known.
 fn resolution(dir: &Path, rule: &Rule, factor: u32) -> Result<(u32, String)> {
-    let unet = diffusers::config(&dir.join("unet"))?;
-    let size = match unet.get("sample_size") {
+    let denoiser = diffusers::config(&dir.join(rule.denoiser))?;
+    let size = match denoiser.get("sample_size") {
         Some(Value::Array(sides)) => sides.iter().filter_map(Value::as_u64).max(),
         Some(side) => side.as_u64(),
         None => None,
     };
     Ok(match size.and_then(|side| u32::try_from(side).ok()) {
-        Some(side) => (side.saturating_mul(factor), format!("unet/config.json: sample_size = {side}, times {factor}")),
-        None => (rule.resolution_px, format!("unet/config.json has no sample_size: the rule of {}", rule.name)),
+        Some(side) => (
+            side.saturating_mul(factor),
+            format!("{}/config.json: sample_size = {side}, times {factor}", rule.denoiser),
+        ),
+        None => {
+            (rule.resolution_px, format!("{}/config.json has no sample_size: the rule of {}", rule.denoiser, rule.name))
+        }
     })
 }

@@ -1,0 +1,107 @@
+//! FLUX.1 as a model family: how a folder is known to be one, and how it is loaded.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, bail};
+use schemars::JsonSchema;
+use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native};
+use sconce_nn::Store;
+use sconce_nn::store::Source;
+use sconce_sdk::register;
+use serde::{Deserialize, Serialize};
+
+use super::config::PATCH;
+use super::{Config, Flux};
+use crate::dit::Guided;
+use crate::folder::{self, Clips, FolderModel, Rule, native};
+use crate::text::clip::Head;
+use crate::text::flux::Guidance;
+use crate::text::{FluxConditioner, prompt};
+use crate::vae;
+
+/// FLUX.1-dev: distilled to know its guidance.
+const DEV: Rule = Rule {
+    name: "flux",
+    architecture: "flux-1-dev",
+    evidence: "transformer/config.json: _class_name = FluxTransformer2DModel",
+    denoiser: "transformer",
+    resolution_px: 1024,
+    clips: Clips::Never,
+    spacing: Some("trailing"),
+    steps: Some(28),
+    cfg: Some(1.0),
+};
+
+/// FLUX.1-schnell: distilled to few steps.
+const SCHNELL: Rule = Rule { architecture: "flux-1-schnell", steps: Some(4), ..DEV };
+
+/// The guidance scale of the pipeline, and the most tokens of T5 (half as many for schnell, which was trained so).
+const GUIDANCE: f64 = 3.5;
+const TOKENS: [usize; 2] = [512, 256];
+
+/// FLUX.1: a transformer over picture and text, with CLIP and T5 (Black Forest Labs 2024).
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Flux1 {}
+
+impl Family for Flux1 {
+    fn detect(&self, path: &Path) -> Result<bool> {
+        folder::holds(path, DEV.denoiser, "FluxTransformer2DModel")
+    }
+
+    fn native(&self, path: &Path) -> Result<Native> {
+        let (rule, guidance) = variant(path)?;
+        Ok(Native { guidance, ..native::read(path, rule)? })
+    }
+
+    fn native_with(&self, path: &Path, solver: Option<&str>, spacing: Option<&str>) -> Result<Native> {
+        let (rule, guidance) = variant(path)?;
+        Ok(Native { guidance, ..native::read_with(path, rule, solver, spacing)? })
+    }
+
+    fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>> {
+        let empty = |component: &str| Store::new(component, Source::Shapes, DType::F32, &Device::Cpu);
+        let mut stores = vec![Flux::new(empty(DEV.denoiser), Config::read(&path.join(DEV.denoiser))?)?.store().clone()];
+        stores.extend(prompt::shapes(path, &["text_encoder"], Head::Pooled, "text_encoder_2")?);
+        stores.push(vae::shapes(&path.join("vae"))?);
+        Ok(stores.into_iter().map(|store| (store.component().to_owned(), store.elements())).collect())
+    }
+
+    fn bucket_step_px(&self, path: &Path) -> Result<u32> {
+        Ok(native::latent_px(path)? * PATCH as u32)
+    }
+
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
+        if !self.detect(path)? {
+            bail!("{}: this is no folder of the family {}", path.display(), DEV.name);
+        }
+        let native = self.native(path)?;
+        let (tokens, guidance) = match native.guidance {
+            Some(_) => (TOKENS[0], Guidance::Told),
+            None => (TOKENS[1], Guidance::None),
+        };
+        let conditioner = FluxConditioner::load(path, tokens, guidance, options)?;
+        let backbone = Flux::load(&path.join(DEV.denoiser), options)?;
+        let autoencoder = vae::load(&path.join("vae"), options)?;
+        folder::fitting(path, backbone.config().channels, &*autoencoder)?;
+        Ok(Box::new(FolderModel {
+            dir: path.to_owned(),
+            native,
+            backbone: Arc::new(backbone),
+            conditioner,
+            autoencoder,
+        }))
+    }
+}
+
+/// Which of the two a folder is, and the guidance scale that its pipeline tells it.
+fn variant(path: &Path) -> Result<(&'static Rule, Option<f64>)> {
+    Ok(match Config::read(&path.join(DEV.denoiser))?.guided {
+        Guided::ByNumber => (&DEV, Some(GUIDANCE)),
+        Guided::No => (&SCHNELL, None),
+    })
+}
+
+register!(Family, "flux", Flux1, aliases = ["flux1", "flux-1"]);

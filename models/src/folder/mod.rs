@@ -1,0 +1,211 @@
+//! The diffusers folder as a model: what it says of itself, its parts, and how it is written back, with a scheduler that
+//! says what the model was trained as, so that every program that reads it samples it right. Each file is written under
+//! another name and renamed when it is whole. The families differ in what a [`Rule`] says and in their networks.
+
+pub mod native;
+pub mod scheduler;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Error, Result, Tensor, bail};
+use sconce_core::model::{Autoencoder, Backbone, Conditioner, Model, Native, SaveModel};
+use sconce_nn::Store;
+use sconce_nn::weights::{save, write_atomic};
+use serde_json::{Map, Value, json};
+
+use self::native::SCHEDULER;
+use crate::diffusers::{config, file_names, read_json};
+
+/// The folders of tokenizers.
+const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
+
+/// What tells a family from the others, beside its networks.
+pub struct Rule {
+    /// Its name.
+    pub name: &'static str,
+    /// Its name in weight files' headers (ModelSpec 1.0.1).
+    pub architecture: &'static str,
+    /// How it is known.
+    pub evidence: &'static str,
+    /// The denoiser's folder.
+    pub denoiser: &'static str,
+    /// Side of the training pictures, where the config does not say.
+    pub resolution_px: u32,
+    /// What its pipeline in diffusers does with the scheduler's `clip_sample`.
+    pub clips: Clips,
+    /// The spacing that its pipeline hands to the scheduler, whatever the scheduler's file says.
+    pub spacing: Option<&'static str>,
+    /// Steps of its pipeline, where they are not the usual thirty.
+    pub steps: Option<usize>,
+    /// Guidance of its pipeline by two passes, where it is not the usual five.
+    pub cfg: Option<f64>,
+}
+
+/// What a pipeline does with the scheduler's `clip_sample`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clips {
+    /// It follows the file.
+    AsSaid,
+    /// It sets it to false.
+    Never,
+}
+
+/// True if `dir` is a diffusers folder whose denoiser is of this class.
+pub fn holds(dir: &Path, denoiser: &str, class: &str) -> Result<bool> {
+    let config = dir.join(denoiser).join("config.json");
+    if !dir.join("model_index.json").is_file() || !config.is_file() {
+        return Ok(false);
+    }
+    Ok(read_json(&config)?.get("_class_name").is_some_and(|found| found == class))
+}
+
+/// Refuses a denoiser whose channels are not the autoencoder's.
+pub fn fitting(dir: &Path, channels: usize, autoencoder: &dyn Autoencoder) -> Result<()> {
+    if channels != autoencoder.channels() {
+        bail!(
+            "{}: the denoiser takes {channels} channels and the autoencoder's latents have {}: inpainting, depth and \
+             picture-to-picture models are not supported",
+            dir.display(),
+            autoencoder.channels()
+        );
+    }
+    Ok(())
+}
+
+/// A model in a folder.
+pub struct FolderModel {
+    /// The folder.
+    pub dir: PathBuf,
+    /// What it says about itself.
+    pub native: Native,
+    /// The denoiser.
+    pub backbone: Arc<dyn Backbone>,
+    /// Its conditioning.
+    pub conditioner: Arc<dyn Conditioner>,
+    /// Its autoencoder.
+    pub autoencoder: Arc<dyn Autoencoder>,
+}
+
+impl Model for FolderModel {
+    fn native(&self) -> &Native {
+        &self.native
+    }
+
+    fn backbone(&self) -> &Arc<dyn Backbone> {
+        &self.backbone
+    }
+
+    fn conditioner(&self) -> &Arc<dyn Conditioner> {
+        &self.conditioner
+    }
+
+    fn autoencoder(&self) -> &Arc<dyn Autoencoder> {
+        &self.autoencoder
+    }
+
+    fn save(&self, to: &Path, what: &SaveModel) -> Result<Vec<PathBuf>> {
+        let stores = self.stores();
+        let known = |name: &String| stores.iter().any(|store| store.component() == name);
+        if let Some(stray) = what.weights.keys().chain(what.configs.keys()).find(|name| !known(name)) {
+            bail!("{}: there is no component `{stray}` to save", self.dir.display());
+        }
+        let mut written = Vec::new();
+        for store in &stores {
+            written.extend(self.save_component(to, store, what)?);
+        }
+        for folder in TOKENIZERS.iter().filter(|folder| self.dir.join(folder).is_dir()) {
+            for name in file_names(&self.dir.join(folder))? {
+                let (from, path) = (self.dir.join(folder).join(&name), to.join(folder).join(&name));
+                let bytes = std::fs::read(&from).map_err(|e| Error::Msg(format!("{}: {e}", from.display())))?;
+                write_atomic(&path, |out| out.write_all(&bytes))?;
+                written.push(path);
+            }
+        }
+        let scheduler = scheduler::written(&read_json(&self.dir.join(SCHEDULER))?, &self.native, what.trained_as)?;
+        let index = self.index(&scheduler)?;
+        written.push(write_json(&to.join(SCHEDULER), &scheduler)?);
+        // Last, since it is what makes the folder a model.
+        written.push(write_json(&to.join("model_index.json"), &index)?);
+        Ok(written)
+    }
+}
+
+impl FolderModel {
+    fn has(&self, component: &str) -> bool {
+        self.stores().iter().any(|store| store.component() == component)
+    }
+
+    fn stores(&self) -> Vec<Arc<Store>> {
+        let mut stores = vec![self.backbone.store().clone(), self.autoencoder.store().clone()];
+        stores.extend(self.conditioner.stores());
+        stores
+    }
+
+    fn save_component(&self, to: &Path, store: &Store, what: &SaveModel) -> Result<Vec<PathBuf>> {
+        let name = store.component();
+        let none = BTreeMap::new();
+        let replaced = what.weights.get(name).unwrap_or(&none);
+        let mut weights: BTreeMap<String, Tensor> = BTreeMap::new();
+        for param in store.params() {
+            let value = match replaced.get(param.name()) {
+                Some(value) => value.detach(),
+                None => store.exact(&param)?,
+            };
+            let shape = param.tensor().shape().clone();
+            if value.shape() != &shape {
+                bail!("{name}: `{}` has shape {shape:?}, not {:?}", param.name(), value.shape());
+            }
+            weights.insert(param.name().to_owned(), value.to_dtype(what.dtype)?);
+        }
+        for buffer in store.buffers() {
+            weights.insert(buffer.clone(), store.buffer(&buffer)?.to_dtype(what.dtype)?);
+        }
+        if let Some(stray) = replaced.keys().find(|key| !weights.contains_key(*key)) {
+            bail!("{name}: there is no parameter `{stray}` to save");
+        }
+        let mut settings = config(&self.dir.join(name))?;
+        settings.extend(what.configs.get(name).cloned().unwrap_or_default());
+        for field in ["torch_dtype", "dtype"] {
+            if let Some(value) = settings.get_mut(field) {
+                *value = json!(torch_name(what.dtype));
+            }
+        }
+        let stem = if name.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" };
+        let file = to.join(name).join(format!("{stem}.safetensors"));
+        save(&file, &weights, what.metadata)?;
+        Ok(vec![file, write_json(&to.join(name).join("config.json"), &settings)?])
+    }
+
+    /// `model_index.json` with the scheduler's class. Parts that are not of the model (the safety checker and its feature
+    /// extractor) are left out, as the format allows.
+    fn index(&self, scheduler: &Map<String, Value>) -> Result<Map<String, Value>> {
+        let mut index = read_json(&self.dir.join("model_index.json"))?;
+        for (name, part) in &mut index {
+            match name.as_str() {
+                "scheduler" => *part = json!(["diffusers", scheduler["_class_name"]]),
+                name if TOKENIZERS.contains(&name) || self.has(name) => {}
+                "requires_safety_checker" => *part = json!(false),
+                _ if part.is_array() => *part = json!([null, null]),
+                _ => {}
+            }
+        }
+        Ok(index)
+    }
+}
+
+fn torch_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::BF16 => "bfloat16",
+        DType::F16 => "float16",
+        DType::F64 => "float64",
+        _ => "float32",
+    }
+}
+
+fn write_json(path: &Path, json: &Map<String, Value>) -> Result<PathBuf> {
+    let text = serde_json::to_string_pretty(json).map_err(Error::wrap)? + "\n";
+    write_atomic(path, |out| out.write_all(text.as_bytes()))?;
+    Ok(path.to_owned())
+}

@@ -1,0 +1,96 @@
+//! Stable Diffusion 3 and 3.5 as a model family: how a folder is known to be one, and how it is loaded.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, bail};
+use schemars::JsonSchema;
+use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native};
+use sconce_nn::Store;
+use sconce_nn::store::Source;
+use sconce_sdk::register;
+use serde::{Deserialize, Serialize};
+
+use super::{Config, Mmdit};
+use crate::dit::QkNorm;
+use crate::folder::{self, Clips, FolderModel, Rule, native};
+use crate::text::clip::Head;
+use crate::text::{Sd3Conditioner, prompt};
+use crate::vae;
+
+const RULE: Rule = Rule {
+    name: "sd3",
+    architecture: "stable-diffusion-v3-medium",
+    evidence: "transformer/config.json: _class_name = SD3Transformer2DModel",
+    denoiser: "transformer",
+    resolution_px: 1024,
+    clips: Clips::Never,
+    spacing: None,
+    steps: Some(28),
+    cfg: Some(7.0),
+};
+
+/// Stable Diffusion 3 and 3.5: a transformer over picture and text, with two CLIP encoders and T5 (Esser et al. 2024).
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sd3 {}
+
+impl Family for Sd3 {
+    fn detect(&self, path: &Path) -> Result<bool> {
+        folder::holds(path, RULE.denoiser, "SD3Transformer2DModel")
+    }
+
+    fn native(&self, path: &Path) -> Result<Native> {
+        named(path, native::read(path, &RULE)?)
+    }
+
+    fn native_with(&self, path: &Path, solver: Option<&str>, spacing: Option<&str>) -> Result<Native> {
+        named(path, native::read_with(path, &RULE, solver, spacing)?)
+    }
+
+    fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>> {
+        let empty = |component: &str| Store::new(component, Source::Shapes, DType::F32, &Device::Cpu);
+        let mut stores =
+            vec![Mmdit::new(empty(RULE.denoiser), Config::read(&path.join(RULE.denoiser))?)?.store().clone()];
+        stores.extend(prompt::shapes(path, &["text_encoder", "text_encoder_2"], Head::Projection, "text_encoder_3")?);
+        stores.push(vae::shapes(&path.join("vae"))?);
+        Ok(stores.into_iter().map(|store| (store.component().to_owned(), store.elements())).collect())
+    }
+
+    fn bucket_step_px(&self, path: &Path) -> Result<u32> {
+        let patch = Config::read(&path.join(RULE.denoiser))?.patch as u32;
+        Ok(native::latent_px(path)? * patch)
+    }
+
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
+        if !self.detect(path)? {
+            bail!("{}: this is no folder of the family {}", path.display(), RULE.name);
+        }
+        let native = self.native(path)?;
+        let conditioner = Sd3Conditioner::load(path, options)?;
+        let backbone = Mmdit::load(&path.join(RULE.denoiser), options)?;
+        let autoencoder = vae::load(&path.join("vae"), options)?;
+        folder::fitting(path, backbone.config().channels, &*autoencoder)?;
+        Ok(Box::new(FolderModel {
+            dir: path.to_owned(),
+            native,
+            backbone: Arc::new(backbone),
+            conditioner,
+            autoencoder,
+        }))
+    }
+}
+
+/// With the name of its size in the headers of weight files.
+fn named(path: &Path, native: Native) -> Result<Native> {
+    let config = Config::read(&path.join(RULE.denoiser))?;
+    let architecture = match (config.attends.qk_norm, config.alone.is_empty()) {
+        (QkNorm::None, _) => RULE.architecture,
+        (QkNorm::Rms, true) => "stable-diffusion-v3.5-large",
+        (QkNorm::Rms, false) => "stable-diffusion-v3.5-medium",
+    };
+    Ok(Native { architecture: architecture.to_owned(), ..native })
+}
+
+register!(Family, "sd3", Sd3, aliases = ["sd35", "sd3.5"]);

@@ -1,0 +1,59 @@
+//! T5's tokenizer: pieces of a unigram language model over whole sentences (Kudo 2018), as `tokenizer.json` describes it.
+
+use std::path::Path;
+
+use candle_core::{Error, Result, bail};
+use tokenizers::Tokenizer;
+
+use crate::diffusers::read_json;
+
+/// Text to token ids.
+pub struct T5Tokenizer {
+    inner: Tokenizer,
+    end: u32,
+    pad: u32,
+}
+
+impl T5Tokenizer {
+    /// Reads a tokenizer's folder.
+    pub fn load(dir: &Path) -> Result<Self> {
+        Self::read(dir).map_err(|e| Error::Msg(format!("{}: {e}", dir.display())))
+    }
+
+    fn read(dir: &Path) -> Result<Self> {
+        let file = dir.join("tokenizer.json");
+        if !file.is_file() {
+            let also = if dir.join("spiece.model").is_file() { ", which holds the same as spiece.model" } else { "" };
+            bail!("no tokenizer.json{also}: fetch the model's folder again, or save its tokenizer with transformers");
+        }
+        // Lengths are this program's business, whatever the file says of them.
+        let mut inner = Tokenizer::from_file(&file).map_err(Error::msg)?;
+        inner.with_padding(None).with_truncation(None).map_err(Error::msg)?;
+        let config = dir.join("tokenizer_config.json");
+        let config = if config.is_file() { read_json(&config)? } else { Default::default() };
+        let id = |field: &str, default: &str| {
+            let token = config.get(field).map(|t| t.get("content").unwrap_or(t));
+            let token = token.and_then(|t| t.as_str()).unwrap_or(default);
+            match inner.token_to_id(token) {
+                Some(id) => Ok(id),
+                None => bail!("the special token {token:?} is not in the vocabulary"),
+            }
+        };
+        let (end, pad) = (id("eos_token", "</s>")?, id("pad_token", "<pad>")?);
+        Ok(Self { inner, end, pad })
+    }
+
+    /// The ids of a text, without the end token, whatever their number.
+    pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.inner.encode(text, false).map_err(Error::msg)?.get_ids().to_vec())
+    }
+
+    /// A row of `length` ids: those of the text, cut off where they do not fit, the end token, padding.
+    pub fn row(&self, text: &str, length: usize) -> Result<Vec<u32>> {
+        let mut ids = self.ids(text)?;
+        ids.truncate(length.saturating_sub(1));
+        ids.push(self.end);
+        ids.resize(length, self.pad);
+        Ok(ids)
+    }
+}
