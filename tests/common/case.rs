@@ -16,6 +16,8 @@ use super::formula;
 
 /// The nine models of the fixtures.
 pub const CASES: [&str; 9] = ["sd1-a", "sd1-b", "sd1-c", "sd2-a", "sd2-b", "sd2-c", "sdxl-a", "sdxl-b", "sdxl-c"];
+/// The six flow models.
+pub const FLOW_CASES: [&str; 6] = ["sd3-a", "sd3-b", "sd3-c", "flux-a", "flux-b", "flux-c"];
 const PROBES: usize = 4;
 
 /// A fixture.
@@ -67,11 +69,15 @@ impl Case {
         let folder = tempfile::tempdir()?;
         copy(&data(name, "model"), folder.path())?;
         let text = json(data(name, "expected.json"));
-        for part in
-            ["tokenizer", "tokenizer_2"].map(|part| folder.path().join(part)).iter().filter(|part| part.is_dir())
-        {
+        let index = json(folder.path().join("model_index.json"));
+        for part in ["tokenizer", "tokenizer_2", "tokenizer_3"].into_iter().filter(|part| index[part][1].is_string()) {
+            let to = folder.path().join(part);
+            if index[part][1].as_str().is_some_and(|class| class.starts_with("T5")) {
+                copy(&data("tokenizer-t5", ""), &to)?;
+                continue;
+            }
             for file in strings(&text["tokenizer_files"]) {
-                std::fs::copy(data("tokenizer", file), part.join(file))?;
+                std::fs::copy(data("tokenizer", file), to.join(file))?;
             }
         }
         for component in components {

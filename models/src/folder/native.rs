@@ -312,6 +312,13 @@ fn spacing(facts: &mut Facts) -> Result<Value> {
         Some((_, kind)) if facts.class.name == FLOW => json!({ "type": kind, "over": "sigma" }),
         Some((_, kind @ "beta")) => json!({ "type": kind, "over": "ratio" }),
         Some((_, kind)) => json!({ "type": kind }),
+        None if facts.class.name == FLOW => {
+            facts.notes.push(format!("_class_name = {FLOW}"));
+            match facts.flag("use_dynamic_shifting") {
+                true => json!({ "type": "normal" }),
+                false => json!({ "type": "normal", "least": "amount" }),
+            }
+        }
         None => match facts.word("timestep_spacing", facts.class.spacing)?.as_str() {
             "leading" => json!({ "type": "leading", "steps_offset": facts.get("steps_offset", 0) }),
             kind @ ("trailing" | "linspace") => json!({ "type": kind }),

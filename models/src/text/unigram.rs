@@ -4,6 +4,9 @@ use std::path::Path;
 
 use candle_core::{Error, Result, bail};
 use tokenizers::Tokenizer;
+use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 
 use crate::diffusers::read_json;
 
@@ -29,6 +32,10 @@ impl T5Tokenizer {
         // Lengths are this program's business, whatever the file says of them.
         let mut inner = Tokenizer::from_file(&file).map_err(Error::msg)?;
         inner.with_padding(None).with_truncation(None).map_err(Error::msg)?;
+        // Words as SentencePiece takes them: any run of spaces is one, and none is at the end. Files differ in how they say so,
+        // and some do not.
+        let spaces = Metaspace::new('▁', PrependScheme::Always, true);
+        inner.with_pre_tokenizer(Some(Sequence::new(vec![WhitespaceSplit.into(), spaces.into()])));
         let config = dir.join("tokenizer_config.json");
         let config = if config.is_file() { read_json(&config)? } else { Default::default() };
         let id = |field: &str, default: &str| {
