@@ -22,13 +22,15 @@ ROOT = HERE.parents[1]
 UNETS = {
     "quickstart": [ROOT / "configs/quickstart/blank/unet/config.json", "4x16x16", 16, 24],
     "mid-size": [HERE / "mid.json", "4x32x32", 2, 77],
+    "mmdit": [HERE / "mmdit.json", "16x32x32", 2, 154],
+    "flux": [HERE / "flux.json", "16x32x32", 2, 128],
 }
 
 
 def options():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sconce", default=ROOT / "target/release/examples/bench_step", help="the built example")
-    parser.add_argument("--unets", nargs="*", choices=UNETS, default=list(UNETS))
+    parser.add_argument("--unets", nargs="*", choices=UNETS, default=["quickstart", "mid-size"])
     parser.add_argument("--modes", nargs="*", choices=["full", "lora"], default=["full", "lora"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)

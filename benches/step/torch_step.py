@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The step of `examples/bench_step.rs` in PyTorch eager, with the UNet of diffusers and the LoRA of peft (PyPI: torch,
+"""The step of `examples/bench_step.rs` in PyTorch eager, with the networks of diffusers and the LoRA of peft (PyPI: torch,
 diffusers, peft). The same options, the same line of JSON."""
 
 import argparse
@@ -8,7 +8,7 @@ import statistics
 import time
 
 import torch
-from diffusers import UNet2DConditionModel
+import diffusers
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -23,19 +23,20 @@ def options():
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32", help="of frozen weights")
     parser.add_argument("--checkpoint", action="store_true")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    if args.mode == "full" and args.dtype != "f32":
-        parser.error("a full fine-tune keeps f32 masters: here bf16 is for the frozen weights of a LoRA")
     return args
 
 
 def network(args, config, dtype):
-    """The UNet, made in its own type, and the parameters that train."""
-    torch.set_default_dtype(dtype)
-    unet = UNet2DConditionModel.from_config(config)
+    """The network, made in its own type, and the parameters that train. A full fine-tune keeps f32 masters, and computes in
+    bf16 by autocast."""
+    torch.set_default_dtype(dtype if args.mode == "lora" else torch.float32)
+    with torch.device(args.device):
+        unet = getattr(diffusers, config.get("_class_name", "UNet2DConditionModel")).from_config(config)
     torch.set_default_dtype(torch.float32)
     if args.mode == "lora":
         from peft import LoraConfig
@@ -52,7 +53,20 @@ def network(args, config, dtype):
 
 
 def conditions(args, config, dtype):
-    """The text's context and, in SDXL, its pooled embedding and the geometry."""
+    """What the network reads beside latents and time."""
+    if "joint_attention_dim" in config:
+        cond = {
+            "encoder_hidden_states": torch.randn(args.batch, args.tokens, config["joint_attention_dim"], dtype=dtype),
+            "pooled_projections": torch.randn(args.batch, config["pooled_projection_dim"], dtype=dtype),
+        }
+        if config["_class_name"].startswith("Flux"):
+            _, height, width = map(int, args.latent.split("x"))
+            rows, columns = torch.meshgrid(torch.arange(height // 2.0), torch.arange(width // 2.0), indexing="ij")
+            cond["img_ids"] = torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3)
+            cond["txt_ids"] = torch.zeros(args.tokens, 3)
+            if config["guidance_embeds"]:
+                cond["guidance"] = torch.full((args.batch,), 3.5)
+        return cond
     cond = {"encoder_hidden_states": torch.randn(args.batch, args.tokens, config["cross_attention_dim"], dtype=dtype)}
     if config.get("addition_embed_type") == "text_time":
         pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
@@ -79,13 +93,22 @@ def main():
     unet, trained = network(args, config, dtype)
     optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.01, fused=True)
 
-    shape = (args.batch, *map(int, args.latent.split("x")))
-    x, target = torch.randn(shape, dtype=dtype), torch.randn(shape)
-    t = torch.randint(0, 1000, (args.batch,))
-    cond = conditions(args, config, dtype)
+    on = lambda value: {k: on(v) for k, v in value.items()} if isinstance(value, dict) else value.to(args.device)
+    batch, channels, height, width = shape = (args.batch, *map(int, args.latent.split("x")))
+    packed = config.get("_class_name", "").startswith("Flux")
+    if packed:
+        shape = (batch, height * width // 4, channels * 4)
+    x, target = on(torch.randn(shape, dtype=dtype)), on(torch.randn(shape))
+    t = on(torch.randint(0, 1000, (args.batch,)))
+    t = t.to(dtype) / 1000 if packed else t
+    cond = on(conditions(args, config, dtype))
+    keyword = {"timestep": t}
+    mixed = torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.mode == "full" and args.dtype == "bf16")
+    wait = torch.cuda.synchronize if args.device != "cpu" else lambda: None
 
     def step():
-        loss = torch.nn.functional.mse_loss(unet(x, t, **cond).sample.float(), target)
+        with mixed:
+            loss = torch.nn.functional.mse_loss(unet(x, **keyword, **cond).sample.float(), target)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -94,6 +117,7 @@ def main():
     for i in range(args.warmup + args.steps):
         start = time.perf_counter()
         step()
+        wait()
         if i >= args.warmup:
             seconds.append(time.perf_counter() - start)
     count = lambda parameters: sum(p.numel() for p in parameters) / 1e6

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{Error, Result, bail};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::diffusers;
 use crate::dit::{Attends, QkNorm};
@@ -75,11 +75,15 @@ pub struct Config {
 impl Config {
     /// Reads `config.json` in a transformer's folder.
     pub fn read(dir: &Path) -> Result<Self> {
-        let fields = diffusers::config(dir)?.into_iter().filter(|(key, _)| !key.starts_with('_')).collect();
-        let what = dir.join("config.json");
-        let fields: Fields = serde_json::from_value(Value::Object(fields))
-            .map_err(|e| Error::Msg(format!("{}: {e}", what.display())))?;
-        fields.check().map_err(|e| Error::Msg(format!("{}: {e}", what.display())))
+        let fail = |e: Error| Error::Msg(format!("{}: {e}", dir.join("config.json").display()));
+        Self::from_json(diffusers::config(dir)?).map_err(fail)
+    }
+
+    /// Reads what is in such a file.
+    pub fn from_json(json: Map<String, Value>) -> Result<Self> {
+        let fields = json.into_iter().filter(|(key, _)| !key.starts_with('_')).collect();
+        let fields: Fields = serde_json::from_value(Value::Object(fields)).map_err(Error::wrap)?;
+        fields.check()
     }
 }
 
