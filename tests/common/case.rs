@@ -37,8 +37,17 @@ pub fn json(path: PathBuf) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
+/// Where the tests compute: the CPU, or the device that SCONCE_TEST_DEVICE names (`cuda:0`).
+pub fn device() -> Device {
+    match std::env::var("SCONCE_TEST_DEVICE").as_deref().map(|name| name.strip_prefix("cuda:").map(str::parse)) {
+        Ok(Some(Ok(index))) => Device::new_cuda(index).expect("the device that SCONCE_TEST_DEVICE names"),
+        Err(_) | Ok(None) => Device::Cpu,
+        Ok(Some(Err(e))) => panic!("SCONCE_TEST_DEVICE: {e}"),
+    }
+}
+
 pub fn options(dtype: DType) -> LoadOptions {
-    LoadOptions::new(Device::Cpu, dtype)
+    LoadOptions::new(device(), dtype)
 }
 
 pub fn strings(list: &Value) -> Vec<&str> {
@@ -51,7 +60,7 @@ pub fn weights(name: &str, component: &str) -> Result<BTreeMap<String, Tensor>> 
     for (key, shape) in json(data(name, "keys.json"))[component].as_object().unwrap() {
         let shape: Vec<usize> = shape.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
         let values = formula::fill(component, key, &shape);
-        weights.insert(key.clone(), Tensor::from_vec(values, shape, &Device::Cpu)?);
+        weights.insert(key.clone(), Tensor::from_vec(values, shape, &device())?);
     }
     Ok(weights)
 }
@@ -98,7 +107,7 @@ impl Case {
     }
 
     pub fn expected(&self, key: &str) -> Result<Tensor> {
-        self.expected.tensor(key, DType::F32, &Device::Cpu)
+        self.expected.tensor(key, DType::F32, &device())
     }
 
     /// Holds a tensor against the expected one of this key.
