@@ -193,9 +193,9 @@ fn network(store: &Arc<Store>, json: &Map<String, Value>, args: &Args) -> Result
         _ => Box::new(UNet::new(store.clone(), unet::Config::from_json(json.clone())?, 1000)?),
     };
     for param in store.params() {
-        let zeros = param.tensor().to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()? == 0.0;
-        if zeros && param.tensor().rank() == 2 {
-            let drawn = (Stream::new(3, param.name()).normal(param.tensor().shape(), &args.device)? * 0.02)?;
+        let zeros = param.tensor()?.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()? == 0.0;
+        if zeros && param.shape().rank() == 2 {
+            let drawn = (Stream::new(3, param.name()).normal(param.shape(), &args.device)? * 0.02)?;
             param.set(&drawn.to_dtype(store.dtype())?)?;
         }
     }

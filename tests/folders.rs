@@ -120,7 +120,7 @@ fn a_saved_folder_is_the_model_again() -> Result<()> {
         for (old, new) in model.backbone().store().params().iter().zip(again.backbone().store().params()) {
             assert_eq!(old.name(), new.name());
             let (old, new) =
-                (old.tensor().flatten_all()?.to_vec1::<f32>()?, new.tensor().flatten_all()?.to_vec1::<f32>()?);
+                (old.tensor()?.flatten_all()?.to_vec1::<f32>()?, new.tensor()?.flatten_all()?.to_vec1::<f32>()?);
             if new != old {
                 assert_eq!(new, [7.0; 4]);
             }

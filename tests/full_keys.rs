@@ -30,7 +30,7 @@ fn published(dir: &Path) -> Shapes {
 }
 
 fn built(store: &Store) -> Result<Shapes> {
-    let params = store.params().into_iter().map(|p| Ok((p.name().to_owned(), p.tensor().dims().to_vec())));
+    let params = store.params().into_iter().map(|p| Ok((p.name().to_owned(), p.shape().dims().to_vec())));
     let buffers = store.buffers().into_iter().map(|name| Ok((name.clone(), store.buffer(&name)?.dims().to_vec())));
     params.chain(buffers).collect()
 }

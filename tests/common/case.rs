@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Result, Tensor};
 use sconce_core::model::LoadOptions;
@@ -39,6 +40,11 @@ pub fn json(path: PathBuf) -> Value {
 
 /// Where the tests compute: the CPU, or the device that SCONCE_TEST_DEVICE names (`cuda:0`).
 pub fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(open_device).clone()
+}
+
+fn open_device() -> Device {
     match std::env::var("SCONCE_TEST_DEVICE").as_deref().map(|name| name.strip_prefix("cuda:").map(str::parse)) {
         Ok(Some(Ok(index))) => Device::new_cuda(index).expect("the device that SCONCE_TEST_DEVICE names"),
         Err(_) | Ok(None) => Device::Cpu,

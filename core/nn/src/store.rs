@@ -5,11 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
+use crate::held::Held;
 use crate::layers::Adapted;
+pub use crate::param::Param;
+use crate::quant::{Format, Packed};
 use crate::rng::Stream;
 use crate::weights::WeightFiles;
 
@@ -36,94 +40,44 @@ pub enum Source {
     Shapes,
 }
 
-/// A named parameter: a frozen tensor, or a variable that trains. Clones share the value.
-#[derive(Clone)]
-pub struct Param(Arc<Inner>);
-
-struct Inner {
-    name: String,
-    value: RwLock<Value>,
-}
-
-enum Value {
-    Frozen(Tensor),
-    Trains(Var),
-}
-
-impl Param {
-    /// A frozen parameter.
-    pub fn new(name: impl Into<String>, value: Tensor) -> Self {
-        Self(Arc::new(Inner { name: name.into(), value: RwLock::new(Value::Frozen(value)) }))
-    }
-
-    /// The path in the model, as in its weight file: `down_blocks.0.resnets.0.conv1.weight`.
-    pub fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    /// The value, part of the graph where it trains.
-    pub fn tensor(&self) -> Tensor {
-        match &*self.0.value.read().expect("no writer panics") {
-            Value::Frozen(t) => t.clone(),
-            Value::Trains(v) => v.as_tensor().clone(),
-        }
-    }
-
-    /// The variable, where it trains.
-    pub fn var(&self) -> Option<Var> {
-        match &*self.0.value.read().expect("no writer panics") {
-            Value::Frozen(_) => None,
-            Value::Trains(v) => Some(v.clone()),
-        }
-    }
-
-    /// Makes it a variable, with an f32 master value whatever the stored type was.
-    pub fn train(&self) -> Result<Var> {
-        self.train_as(DType::F32)
-    }
-
-    /// Makes it a variable of type `dtype`.
-    pub fn train_as(&self, dtype: DType) -> Result<Var> {
-        let mut value = self.0.value.write().expect("no writer panics");
-        let var = match &*value {
-            Value::Trains(v) => v.clone(),
-            Value::Frozen(t) => Var::from_tensor(&t.to_dtype(dtype)?.contiguous()?)?,
-        };
-        *value = Value::Trains(var.clone());
-        Ok(var)
-    }
-
-    /// Makes it a frozen tensor of `dtype` again.
-    pub fn freeze(&self, dtype: DType) -> Result<()> {
-        let tensor = self.tensor().detach().to_dtype(dtype)?;
-        *self.0.value.write().expect("no writer panics") = Value::Frozen(tensor);
-        Ok(())
-    }
-
-    /// Replaces the value; the shape must stay.
-    pub fn set(&self, tensor: &Tensor) -> Result<()> {
-        let old = self.tensor();
-        if old.shape() != tensor.shape() {
-            bail!("`{}` has shape {:?}, the new value {:?}", self.name(), old.shape(), tensor.shape());
-        }
-        let mut value = self.0.value.write().expect("no writer panics");
-        match &*value {
-            Value::Trains(v) => v.set(&tensor.to_dtype(v.dtype())?.to_device(v.device())?.contiguous()?)?,
-            Value::Frozen(_) => *value = Value::Frozen(tensor.to_device(old.device())?),
-        }
-        Ok(())
-    }
-}
-
 /// All parameters and adaptable layers of one component (a UNet, a text encoder, a VAE).
 pub struct Store {
     component: String,
     source: Source,
     dtype: DType,
     device: Device,
-    params: Mutex<BTreeMap<String, Param>>,
+    keep: Keep,
+    params: Mutex<BTreeMap<String, Kept>>,
     layers: Mutex<BTreeMap<String, Adapted>>,
     buffers: Mutex<BTreeMap<String, Buffer>>,
+    blocks: AtomicUsize,
+}
+
+/// How the matrices of linear layers are kept while they do not train. Everything else is kept as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Packed into few bits.
+    pub packed: Option<Format>,
+    /// Those of the first so many blocks on the host, from where they visit the device.
+    pub hosted_blocks: usize,
+}
+
+/// Matrices smaller than this are not worth packing.
+const LEAST_PACKED: usize = 4096;
+
+/// A parameter, and what brings its value back.
+#[derive(Clone)]
+struct Kept {
+    param: Param,
+    init: Init,
+    /// Whether it is a linear layer's matrix, and in which block.
+    matrix: Option<Place>,
+}
+
+/// Where a matrix is.
+#[derive(Clone, Copy)]
+struct Place {
+    block: Option<usize>,
 }
 
 /// A tensor of the weight files that is no parameter: it follows from the config, and never trains.
@@ -136,7 +90,20 @@ struct Buffer {
 impl Store {
     /// A store for `component` (the folder's name: `unet`, `text_encoder`, …) whose frozen values are kept as `dtype`.
     pub fn new(component: impl Into<String>, source: Source, dtype: DType, device: &Device) -> Arc<Self> {
+        Self::keeping(component, source, dtype, device, Keep::default())
+    }
+
+    /// [`Store::new`], with matrices kept as `keep` says.
+    pub fn keeping(
+        component: impl Into<String>,
+        source: Source,
+        dtype: DType,
+        device: &Device,
+        keep: Keep,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            keep,
+            blocks: AtomicUsize::new(0),
             component: component.into(),
             source,
             dtype,
@@ -149,7 +116,7 @@ impl Store {
 
     /// The root scope, for building the model.
     pub fn root(self: &Arc<Self>) -> Scope {
-        Scope { store: self.clone(), path: String::new() }
+        Scope { store: self.clone(), path: String::new(), block: None }
     }
 
     /// The component's name.
@@ -188,17 +155,55 @@ impl Store {
 
     /// Every parameter, sorted by name.
     pub fn params(&self) -> Vec<Param> {
-        self.params.lock().expect("no holder panics").values().cloned().collect()
+        self.params.lock().expect("no holder panics").values().map(|kept| kept.param.clone()).collect()
+    }
+
+    /// Its blocks, counted as [`Scope::block`] made them.
+    pub fn blocks(&self) -> usize {
+        self.blocks.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that its parameters take where they are used, and on the host beside that.
+    pub fn bytes(&self) -> [usize; 2] {
+        let size = |p: &Param| match (p.frozen(), p.var()) {
+            (Some(held), _) => held.bytes(),
+            (None, var) => [var.map_or(0, |v| v.elem_count() * v.dtype().size_in_bytes()), 0],
+        };
+        self.params().iter().map(size).fold([0, 0], |[a, b], [c, d]| [a + c, b + d])
+    }
+
+    /// Lets go of every value that does not train: [`Store::recall`] brings them back, as the source has them.
+    pub fn release(&self) {
+        for kept in self.params.lock().expect("no holder panics").values() {
+            if let Some(held) = kept.param.frozen() {
+                kept.param.hold(held.released());
+            }
+        }
+    }
+
+    /// Brings back what was let go of; what was not stays as it is.
+    pub fn recall(&self) -> Result<()> {
+        let released: Vec<(String, Kept)> = {
+            let params = self.params.lock().expect("no holder panics");
+            let gone = |kept: &Kept| matches!(kept.param.frozen(), Some(Held::Released(_)));
+            params.iter().filter(|(_, kept)| gone(kept)).map(|(name, kept)| (name.clone(), kept.clone())).collect()
+        };
+        for (name, Kept { param, init, matrix }) in released {
+            param.hold(self.held(&name, &param.shape(), init, matrix)?);
+        }
+        Ok(())
     }
 
     /// A parameter's value in f32 as its file holds it, where that is more than the store keeps: the start of an f32
     /// master, and what a model that is saved again must not lose. Otherwise its value as it is.
     pub fn exact(&self, param: &Param) -> Result<Tensor> {
         match &self.source {
-            Source::Files(files) if self.dtype != DType::F32 && param.var().is_none() => {
+            Source::Files(files)
+                if param.var().is_none() && (self.dtype != DType::F32 || self.keep != Keep::default()) =>
+            {
                 files.tensor(param.name(), DType::F32, &self.device)
             }
-            _ => param.tensor().detach().to_dtype(DType::F32),
+            _ => param.tensor()?.detach().to_dtype(DType::F32),
         }
     }
 
@@ -226,10 +231,28 @@ impl Store {
 
     /// The number of scalars in all parameters.
     pub fn elements(&self) -> usize {
-        self.params().iter().map(|p| p.tensor().elem_count()).sum()
+        self.params().iter().map(|p| p.shape().elem_count()).sum()
     }
 
-    fn value(&self, name: &str, shape: &Shape, init: Init) -> Result<Tensor> {
+    /// A value in the form that it is kept in.
+    fn held(&self, name: &str, shape: &Shape, init: Init, matrix: Option<Place>) -> Result<Held> {
+        let packed = self.keep.packed.filter(|_| matrix.is_some() && shape.elem_count() >= LEAST_PACKED);
+        let hosted = matrix.and_then(|place| place.block).is_some_and(|block| block < self.keep.hosted_blocks);
+        if matches!(self.source, Source::Shapes) || (packed.is_none() && !hosted) {
+            return Ok(Held::Dense(self.value(name, shape, init, &self.device)?));
+        }
+        let value = self.value(name, shape, init, &Device::Cpu)?;
+        let held = match packed {
+            Some(format) => {
+                let at = if hosted { &Device::Cpu } else { &self.device };
+                Held::Packed(Packed::new(&value, format, self.dtype, at).map_err(|e| e.context(name.to_owned()))?)
+            }
+            None => Held::Dense(value),
+        };
+        Ok(if hosted { Held::Hosted(Box::new(held), self.device.clone()) } else { held })
+    }
+
+    fn value(&self, name: &str, shape: &Shape, init: Init, device: &Device) -> Result<Tensor> {
         let from = &self.component;
         match &self.source {
             Source::Files(files) => {
@@ -249,7 +272,7 @@ impl Store {
                         shape.dims()
                     );
                 }
-                let value = files.tensor(name, self.dtype, &self.device)?;
+                let value = files.tensor(name, self.dtype, device)?;
                 if !value.dtype().is_float() {
                     let path = files.path_of(name).map(|p| p.display().to_string()).unwrap_or_default();
                     bail!("{path}: `{name}` is stored as {stored}, which is no type of weights");
@@ -259,14 +282,14 @@ impl Store {
             Source::Random(seed) => {
                 let stream = Stream::new(*seed, &format!("init {from}/{name}"));
                 let value = match init {
-                    Init::Zeros => Tensor::zeros(shape, DType::F32, &self.device)?,
-                    Init::Ones => Tensor::ones(shape, DType::F32, &self.device)?,
-                    Init::Normal(std) => (stream.normal(shape, &self.device)? * std)?,
+                    Init::Zeros => Tensor::zeros(shape, DType::F32, device)?,
+                    Init::Ones => Tensor::ones(shape, DType::F32, device)?,
+                    Init::Normal(std) => (stream.normal(shape, device)? * std)?,
                     Init::FanIn(fan_in) => {
                         let bound = 1.0 / (fan_in as f64).sqrt();
                         let u = stream.uniform(shape.elem_count());
                         let v: Vec<f32> = u.into_iter().map(|u| ((2.0 * u - 1.0) * bound) as f32).collect();
-                        Tensor::from_vec(v, shape, &self.device)?
+                        Tensor::from_vec(v, shape, device)?
                     }
                 };
                 value.to_dtype(self.dtype)
@@ -281,12 +304,19 @@ impl Store {
 pub struct Scope {
     store: Arc<Store>,
     path: String,
+    block: Option<usize>,
 }
 
 impl Scope {
     /// The child `name`: `scope.at("resnets").at(0)`.
     pub fn at(&self, name: impl Display) -> Self {
-        Self { store: self.store.clone(), path: self.join(name) }
+        Self { store: self.store.clone(), path: self.join(name), block: self.block }
+    }
+
+    /// The same place as one of the blocks that the network repeats, in the order in which they run: the unit by which
+    /// weights stay on the host.
+    pub fn block(&self) -> Self {
+        Self { block: Some(self.store.blocks.fetch_add(1, Ordering::Relaxed)), ..self.clone() }
     }
 
     /// The path of this scope.
@@ -301,10 +331,20 @@ impl Scope {
 
     /// The parameter `name` here. Asking twice for one name is an error.
     pub fn param(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Param> {
+        self.add(name, shape.into(), init, None)
+    }
+
+    /// The matrix `name` of a linear layer here, kept as the store keeps them.
+    pub fn matrix(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Param> {
+        self.add(name, shape.into(), init, Some(Place { block: self.block }))
+    }
+
+    fn add(&self, name: &str, shape: Shape, init: Init, matrix: Option<Place>) -> Result<Param> {
         let name = self.join(name);
-        let param = Param::new(name.clone(), self.store.value(&name, &shape.into(), init)?);
+        let param = Param::held(name.clone(), self.store.held(&name, &shape, init, matrix)?);
+        let kept = Kept { param: param.clone(), init, matrix };
         let mut params = self.store.params.lock().expect("no holder panics");
-        if params.insert(name.clone(), param.clone()).is_some() {
+        if params.insert(name.clone(), kept).is_some() {
             bail!("{}: `{name}` is asked for twice", self.store.component);
         }
         Ok(param)

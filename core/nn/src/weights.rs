@@ -144,7 +144,21 @@ impl WeightFiles {
             }
             (other, _) => bail!("{}: tensor `{name}` is stored as {other:?}, which is no weight type", path.display()),
         };
+        self.let_go(e);
         cpu.to_device(device)
+    }
+
+    /// Lets go of the memory that reading a large tensor has mapped: a whole file would otherwise stay resident beside the
+    /// weights made of it.
+    fn let_go(&self, Entry { file, range: (start, end), .. }: &Entry) {
+        const LARGE: usize = 1 << 20;
+        #[cfg(unix)]
+        if end - start >= LARGE {
+            // SAFETY: as in `release`.
+            let _ = unsafe {
+                self.files[*file].map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, *start, end - start)
+            };
+        }
     }
 
     /// Lets go of the memory that reading has mapped, for who goes through more files than fit in it.

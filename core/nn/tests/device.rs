@@ -3,6 +3,8 @@
 //!
 //!     SCONCE_TEST_DEVICE=cuda:0 cargo test --release --features cuda -p sconce-nn --test device -- --nocapture
 
+use std::sync::OnceLock;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sconce_nn::checkpoint::{backward, checkpoint, on_big_stack};
 use sconce_nn::gradcheck::pseudo_random;
@@ -10,6 +12,11 @@ use sconce_nn::ops::{self, Conv, Mask};
 use sconce_nn::rng::Stream;
 
 fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(open_device).clone()
+}
+
+fn open_device() -> Device {
     match std::env::var("SCONCE_TEST_DEVICE").as_deref().map(|name| name.strip_prefix("cuda:").map(str::parse)) {
         Ok(Some(Ok(index))) => Device::new_cuda(index).expect("the device that SCONCE_TEST_DEVICE names"),
         Err(_) | Ok(None) => Device::Cpu,

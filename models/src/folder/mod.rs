@@ -153,7 +153,7 @@ impl FolderModel {
                 Some(value) => value.detach(),
                 None => store.exact(&param)?,
             };
-            let shape = param.tensor().shape().clone();
+            let shape = param.shape();
             if value.shape() != &shape {
                 bail!("{name}: `{}` has shape {shape:?}, not {:?}", param.name(), value.shape());
             }

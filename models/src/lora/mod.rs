@@ -46,7 +46,7 @@ pub fn attach(model: &dyn Model, path: &Path, scale: f64) -> Result<usize> {
         if let Some(alpha) = constants.get_mut("alpha") {
             *alpha *= scale;
         }
-        let device = layer.weight().tensor().device().clone();
+        let device = layer.weight().device();
         let tensors =
             saved.tensors.iter().map(|(k, t)| Ok((k.clone(), t.to_device(&device)?))).collect::<Result<_>>()?;
         layer.attach(adapter.restore(&saved.component, layer, &tensors, &constants)?.layer);

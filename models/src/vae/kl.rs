@@ -199,7 +199,7 @@ impl Autoencoder for AutoencoderKl {
         let last = if self.quant.is_some() { "quant_conv" } else { "encoder.conv_out" };
         let channels = self.config.latent_channels;
         for param in self.store.params() {
-            let old = param.tensor().detach();
+            let old = param.tensor()?.detach();
             let mean = || old.narrow(0, 0, channels);
             let log_variance = match param.name().strip_prefix(last) {
                 Some(".weight") => (old.narrow(0, channels, channels)? * 0.1)?,

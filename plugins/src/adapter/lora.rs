@@ -56,7 +56,7 @@ impl Adapter for Lora {
                 self.lora_plus_ratio
             );
         }
-        let device = layer.weight().tensor().device().clone();
+        let device = layer.weight().device();
         let (down, up, fan_in) = shapes(layer.shape(), self.rank);
         // Kaiming uniform with a = sqrt(5), as the reference implementation: ±1/sqrt(fan_in).
         let bound = 1.0 / (fan_in as f64).sqrt();
@@ -138,7 +138,7 @@ struct LowRank {
 
 impl LayerAdapter for LowRank {
     fn forward(&self, x: &Tensor, layer: &Adapted, base: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-        let (down, up) = (self.down.tensor(), self.up.tensor());
+        let (down, up) = (self.down.tensor()?, self.up.tensor()?);
         let low = match layer.shape() {
             Shape::Linear { .. } => linear(&linear(x, &down, None)?, &up, None)?,
             Shape::Conv { conv, .. } => conv2d(&conv2d(x, &down, None, conv)?, &up, None, Conv::default())?,

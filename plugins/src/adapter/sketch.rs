@@ -31,7 +31,7 @@ pub(super) struct Sketch {
 impl Sketch {
     /// B and A as matrices.
     fn factors(&self) -> Result<[Tensor; 2]> {
-        let matrix = |p: &Param| p.tensor().detach().to_dtype(DType::F32)?.flatten_from(1);
+        let matrix = |p: &Param| p.tensor()?.detach().to_dtype(DType::F32)?.flatten_from(1);
         Ok([matrix(&self.up)?, matrix(&self.down)?])
     }
 
@@ -69,7 +69,7 @@ impl Mean for Sketch {
         let [range, corange] = means else { bail!("{}: a product is averaged by two tensors", self.place) };
         let (o, known) = range.dims2()?;
         let i = corange.dim(1)?;
-        let rank = rank.unwrap_or(self.down.tensor().dim(0)?);
+        let rank = rank.unwrap_or(self.down.shape().dims()[0]);
         if rank == 0 || (rank > known && known < o.min(i)) {
             bail!("{}: of the average ranks from 1 to {known} are known, not {rank}", self.place);
         }
@@ -93,10 +93,10 @@ impl Mean for Sketch {
             Tensor::new(columns, &Device::Cpu) // R long
         };
         let shaped = |t: Tensor, like: &Param, dims: [usize; 2]| {
-            let like = like.tensor();
+            let like = like.tensor()?;
             t.contiguous()?.reshape([&dims, &like.dims()[2..]].concat())?.to_device(like.device())
         };
-        let down = shaped(factor(&right, i)?, &self.down, [rank, self.down.tensor().dim(1)?])?;
+        let down = shaped(factor(&right, i)?, &self.down, [rank, self.down.shape().dims()[1]])?;
         let up = shaped(factor(&left, o)?.t()?, &self.up, [o, rank])?;
         let squares = |values: &[f64]| values.iter().map(|s| s * s).sum::<f64>();
         Ok(Averaged {

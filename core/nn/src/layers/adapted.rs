@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use candle_core::{Result, Tensor};
 
-use crate::ops::{Conv, conv2d, linear};
+use crate::ops::{Conv, conv2d, linear, linear_held};
 use crate::store::{Param, Scope};
 
 /// What a layer is.
@@ -101,7 +101,13 @@ impl Adapted {
 
     fn through(&self, x: &Tensor, adapters: &[Arc<dyn LayerAdapter>]) -> Result<Tensor> {
         match adapters.split_last() {
-            None => self.apply(x, &self.weight.tensor(), self.bias.as_ref().map(Param::tensor).as_ref()),
+            None => {
+                let bias = self.bias.as_ref().map(Param::tensor).transpose()?;
+                match (self.shape, self.weight.frozen()) {
+                    (Shape::Linear { .. }, Some(held)) => linear_held(x, &held, bias.as_ref()),
+                    _ => self.apply(x, &self.weight.tensor()?, bias.as_ref()),
+                }
+            }
             Some((last, below)) => last.forward(x, self, &|x| self.through(x, below)),
         }
     }

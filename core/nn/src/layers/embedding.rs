@@ -18,7 +18,7 @@ impl Embedding {
 
     /// Ids `.. ` (integers) to `.. D`, as the table's type.
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
-        let weight = self.weight.tensor();
+        let weight = self.weight.tensor()?;
         let mut dims = ids.dims().to_vec();
         dims.push(weight.dim(1)?);
         weight.index_select(&ids.flatten_all()?.contiguous()?, 0)?.reshape(dims)

@@ -26,7 +26,7 @@ impl Linear {
     }
 
     fn build(scope: &Scope, input: usize, output: usize, bias: Option<Init>, init: Init) -> Result<Self> {
-        let weight = scope.param("weight", (output, input), init)?;
+        let weight = scope.matrix("weight", (output, input), init)?;
         let bias = bias.map(|init| scope.param("bias", output, init)).transpose()?;
         Ok(Self(Adapted::new(scope, Shape::Linear { input, output }, weight, bias)))
     }

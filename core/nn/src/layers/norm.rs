@@ -24,12 +24,12 @@ impl GroupNorm {
 
     /// `B C ..` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        norm::group_norm(x, self.groups, Some(&self.weight.tensor()), Some(&self.bias.tensor()), self.eps)
+        norm::group_norm(x, self.groups, Some(&self.weight.tensor()?), Some(&self.bias.tensor()?), self.eps)
     }
 
     /// The norm and a SiLU after it, in one pass.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        norm::group_norm_silu(x, self.groups, Some(&self.weight.tensor()), Some(&self.bias.tensor()), self.eps)
+        norm::group_norm_silu(x, self.groups, Some(&self.weight.tensor()?), Some(&self.bias.tensor()?), self.eps)
     }
 }
 
@@ -51,7 +51,7 @@ impl LayerNorm {
 
     /// `.. D` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        norm::layer_norm(x, Some(&self.weight.tensor()), Some(&self.bias.tensor()), self.eps)
+        norm::layer_norm(x, Some(&self.weight.tensor()?), Some(&self.bias.tensor()?), self.eps)
     }
 }
 
@@ -70,12 +70,12 @@ impl RmsNorm {
 
     /// `.. D` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        norm::rms_norm(x, Some(&self.weight.tensor()), self.eps)
+        norm::rms_norm(x, Some(&self.weight.tensor()?), self.eps)
     }
 
     /// `.. H*D` to the same, each head of width D by itself.
     pub fn forward_heads(&self, x: &Tensor) -> Result<Tensor> {
-        let width = self.weight.tensor().dim(0)?;
+        let width = self.weight.shape().dims1()?;
         self.forward(&x.reshape(((), width))?)?.reshape(x.shape())
     }
 }

@@ -8,12 +8,24 @@ use super::memory::{Memory, offsets, same_device};
 use super::widen::{narrow, with_float};
 use crate::cpu::gemm::{Index, Init, Operand, Out, Real, gemm};
 use crate::function::{Output, function, trains};
+use crate::held::Held;
 
 /// y = x W^T + b: `x` is `.. I`, `weight` `O I`, `bias` `O`; gives `.. O` in x's type.
 ///
 /// # Errors
 /// If the shapes do not fit, a type is not a float, or the tensors are on different devices.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    affine(x, weight, &Held::Dense(weight.detach()), bias)
+}
+
+/// [`linear`] with a weight that does not train, in whichever form it is held. The matrix is made for the time of the
+/// product, and once more in the backward pass: between them the graph keeps its form.
+pub fn linear_held(x: &Tensor, weight: &Held, bias: Option<&Tensor>) -> Result<Tensor> {
+    affine(x, &weight.tensor()?, weight, bias)
+}
+
+/// x W^T + b, whose backward pass takes the weight from `held`.
+fn affine(x: &Tensor, weight: &Tensor, held: &Held, bias: Option<&Tensor>) -> Result<Tensor> {
     let (o, i) = weight.dims2()?;
     if x.rank() == 0 || x.dim(D::Minus1)? != i || bias.is_some_and(|b| b.dims() != [o]) {
         let bias = bias.map(|b| b.dims());
@@ -28,16 +40,17 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     let inputs: Vec<&Tensor> = std::iter::once(x).chain(others).collect();
     let needs = [trains(x), trains(weight), bias.is_some_and(trains)];
     // x is needed for the weight's gradient only, the weight for x's.
-    let (kept_x, kept_weight) = (needs[1].then(|| x.detach()), needs[0].then(|| weight.detach()));
+    let (kept_x, kept_weight) = (needs[1].then(|| x.detach()), needs[0].then(|| held.clone()));
     let (x_dims, weight_type) = (x.dims().to_vec(), weight.dtype());
     let (x_type, bias_type) = (x.dtype(), bias.map(Tensor::dtype));
     function("linear", &inputs, out, move |dy| {
         let dx = match &kept_weight {
-            Some(weight) if dy.device().is_cpu() => {
-                with_float!(dy, T => Some(narrow(input_grad::<T>(dy, weight)?, &x_dims, x_type)?.tensor()?))
+            Some(held) if dy.device().is_cpu() => {
+                let weight = held.tensor()?;
+                with_float!(dy, T => Some(narrow(input_grad::<T>(dy, &weight)?, &x_dims, x_type)?.tensor()?))
             }
-            Some(weight) => {
-                let dx = rows(dy)?.matmul(&weight.to_dtype(dy.dtype())?.contiguous()?)?;
+            Some(held) => {
+                let dx = rows(dy)?.matmul(&held.tensor()?.to_dtype(dy.dtype())?.contiguous()?)?;
                 Some(dx.reshape(x_dims.as_slice())?.to_dtype(x_type)?)
             }
             None => None,

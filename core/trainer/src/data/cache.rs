@@ -136,7 +136,7 @@ fn identity(definition: &str, stores: &[Arc<Store>]) -> Result<String> {
     for store in stores {
         hash = hash.part(format!("{} {:?}", store.component(), store.dtype()).as_bytes());
         for param in store.params() {
-            hash = hash.part(param.name().as_bytes()).part(&bytes_of(&param.tensor())?);
+            hash = hash.part(param.name().as_bytes()).part(&bytes_of(&param.tensor()?)?);
         }
     }
     Ok(hash.hex())

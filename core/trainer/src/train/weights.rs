@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
-use sconce_nn::Store;
 use sconce_nn::rng::Stream;
+use sconce_nn::{Param, Store};
 
 use crate::adapter::{Adapter, Attached, Saved};
 use crate::optimizer::Trained;
@@ -74,10 +74,11 @@ impl Weights {
 
     /// The adapters' values, for saving. Call under [`Averages::swapped`](super::averages::Averages::swapped).
     pub fn saved_adapters(&self) -> Vec<Saved> {
+        let trained = |(k, p): (&String, &Param)| (k.clone(), p.var().expect("an adapter's parameters train").detach());
         let value = |a: &Attached| Saved {
             component: a.component.clone(),
             path: a.path.clone(),
-            tensors: a.params.iter().map(|(k, p)| (k.clone(), p.tensor().detach())).collect(),
+            tensors: a.params.iter().map(trained).collect(),
             constants: a.constants.clone(),
         };
         self.adapters.iter().map(value).collect()
