@@ -104,7 +104,7 @@ fn latent(text: &str) -> std::result::Result<[usize; 3], String> {
 fn device(text: &str) -> std::result::Result<Device, String> {
     match text.strip_prefix("cuda:").map(str::parse) {
         None if text == "cpu" => Ok(Device::Cpu),
-        Some(Ok(index)) => Device::new_cuda(index).map_err(|e| e.to_string()),
+        Some(Ok(index)) => sconce_nn::kernels::open_cuda(index).map_err(|e| e.to_string()),
         _ => Err("expected `cpu` or `cuda:0`".into()),
     }
 }

@@ -26,7 +26,7 @@ impl DeviceArg {
     pub fn open(self) -> Result<Device, Failure> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(number) => Device::new_cuda(number).map_err(|e| {
+            Self::Cuda(number) => sconce_nn::kernels::open_cuda(number).map_err(|e| {
                 let failure = Failure::run(e).context(format!("cannot open the GPU cuda:{number}"));
                 failure.help("use --device cpu, or a program built with `--features cuda` where there is such a GPU")
             }),

@@ -46,7 +46,7 @@ pub fn device() -> Device {
 
 fn open_device() -> Device {
     match std::env::var("SCONCE_TEST_DEVICE").as_deref().map(|name| name.strip_prefix("cuda:").map(str::parse)) {
-        Ok(Some(Ok(index))) => Device::new_cuda(index).expect("the device that SCONCE_TEST_DEVICE names"),
+        Ok(Some(Ok(index))) => sconce_nn::kernels::open_cuda(index).expect("the device that SCONCE_TEST_DEVICE names"),
         Err(_) | Ok(None) => Device::Cpu,
         Ok(Some(Err(e))) => panic!("SCONCE_TEST_DEVICE: {e}"),
     }

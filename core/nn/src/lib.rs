@@ -15,6 +15,7 @@ pub mod function;
 pub mod gradcheck;
 pub mod held;
 pub mod inplace;
+pub mod kernels;
 pub mod layers;
 pub mod ops;
 pub mod param;

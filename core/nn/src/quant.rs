@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::function::cpu_tensor;
+use crate::kernels;
 use crate::ops::on_cpu;
 
 /// How a weight is packed.
@@ -173,6 +174,10 @@ impl Packed {
     /// The weight, as near as the format holds it.
     pub fn unpack(&self) -> Result<Tensor> {
         let count = self.shape.elem_count();
+        let (codes, scales, table) = (&self.codes, &self.scales, &self.table);
+        if let Some(values) = kernels::unpack(codes, scales, table, self.largest, &self.shape, self.dtype)? {
+            return Ok(values);
+        }
         if !self.codes.device().is_cpu() {
             let values = self.table.index_select(&self.codes, 0)?.flatten_all()?; // rounded up to whole bytes
             let blocks = self.scales.dim(0)?;

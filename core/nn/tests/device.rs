@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use sconce_nn::checkpoint::{backward, checkpoint, on_big_stack};
 use sconce_nn::gradcheck::pseudo_random;
 use sconce_nn::ops::{self, Conv, Mask};
+use sconce_nn::quant::{Format, Packed};
 use sconce_nn::rng::Stream;
 
 fn device() -> Device {
@@ -18,7 +19,7 @@ fn device() -> Device {
 
 fn open_device() -> Device {
     match std::env::var("SCONCE_TEST_DEVICE").as_deref().map(|name| name.strip_prefix("cuda:").map(str::parse)) {
-        Ok(Some(Ok(index))) => Device::new_cuda(index).expect("the device that SCONCE_TEST_DEVICE names"),
+        Ok(Some(Ok(index))) => sconce_nn::kernels::open_cuda(index).expect("the device that SCONCE_TEST_DEVICE names"),
         Err(_) | Ok(None) => Device::Cpu,
         Ok(Some(Err(e))) => panic!("SCONCE_TEST_DEVICE: {e}"),
     }
@@ -41,6 +42,7 @@ fn cases() -> Vec<Case> {
     let mut all = vec![
         case("linear", &[&[4, 77, 96], &[160, 96], &[160]], |x| ops::linear(&x[0], &x[1], Some(&x[2]))),
         case("linear, no bias, a view", &[&[96, 77], &[64, 96]], |x| ops::linear(&x[0].t()?, &x[1], None)),
+        case("linear_onto", &[&[4, 77, 160], &[4, 77, 16], &[160, 16]], |x| ops::linear_onto(&x[0], &x[1], &x[2])),
         case("matmul", &[&[2, 3, 40, 24], &[2, 3, 24, 56]], |x| ops::matmul(&x[0], &x[1])),
         case("silu", row, |x| ops::silu(&x[0])),
         case("gelu", row, |x| ops::gelu(&x[0])),
@@ -144,6 +146,22 @@ fn operations_agree_with_the_cpu_in_double() -> Result<()> {
         assert!(wrong.is_empty(), "{wrong:#?}");
         Ok(())
     })
+}
+
+#[test]
+fn packed_weights_unpack_to_the_same_numbers() -> Result<()> {
+    let weight = (Stream::new(1, "weight").normal((30, 43), &Device::Cpu)? * 0.02)?;
+    for format in [Format::Int8, Format::Fp8, Format::Nf4] {
+        for (dtype, most) in [(DType::F32, 1e-6), (DType::BF16, 4e-3)] {
+            let packed = Packed::new(&weight, format, dtype, &Device::Cpu)?;
+            let (here, there) = (packed.unpack()?, packed.to_device(&device())?.unpack()?);
+            assert_eq!(there.dtype(), dtype);
+            let wide = |t: &Tensor| t.to_device(&Device::Cpu)?.to_dtype(DType::F64);
+            let error = relative(&wide(&there)?, &wide(&here)?)?;
+            assert!(error < most, "{format:?} {dtype:?}: {error}");
+        }
+    }
+    Ok(())
 }
 
 #[test]

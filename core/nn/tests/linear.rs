@@ -3,7 +3,7 @@
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use sconce_nn::gradcheck::{check, pseudo_random};
-use sconce_nn::ops::{linear, matmul};
+use sconce_nn::ops::{linear, linear_onto, matmul};
 
 fn worst(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.dims(), b.dims());
@@ -50,6 +50,23 @@ fn matmul_gradients() -> Result<()> {
     }
     let turned = |x: &[Tensor]| matmul(&x[0].transpose(0, 1)?, &x[1].transpose(D::Minus2, D::Minus1)?);
     assert!(check(turned, &[pseudo_random(&[3, 2, 4], 1)?, pseudo_random(&[2, 5, 4], 2)?])? < 1e-7);
+    Ok(())
+}
+
+#[test]
+fn a_product_onto_a_base_is_their_sum() -> Result<()> {
+    let inputs = [pseudo_random(&[2, 5, 7], 1)?, pseudo_random(&[2, 5, 3], 2)?, pseudo_random(&[7, 3], 3)?];
+    let error = check(|x| linear_onto(&x[0], &x[1], &x[2]), &inputs)?;
+    assert!(error < 1e-7, "{error}");
+    for dtype in [DType::F32, DType::BF16] {
+        let [base, x, w] = inputs.clone().map(|t| t.to_dtype(dtype).unwrap());
+        let want = (&base + linear(&x, &w, None)?)?;
+        let got = linear_onto(&base, &x, &w)?;
+        assert_eq!(got.dtype(), dtype);
+        let error = (got - want)?.to_dtype(DType::F64)?.abs()?.max_all()?.to_scalar::<f64>()?;
+        assert!(error < if dtype == DType::F32 { 1e-6 } else { 0.03 }, "{error}");
+    }
+    assert!(linear_onto(&inputs[0], &inputs[0], &inputs[2]).is_err());
     Ok(())
 }
 

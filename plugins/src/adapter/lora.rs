@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Result, Tensor, bail};
 use sconce_core::adapter::{Adapter, Attached};
 use sconce_nn::layers::{LayerAdapter, Shape};
-use sconce_nn::ops::{Conv, conv2d, linear};
+use sconce_nn::ops::{Conv, conv2d, linear, linear_onto};
 use sconce_nn::rng::Stream;
 use sconce_nn::{Adapted, Param};
 use sconce_sdk::prelude::*;
@@ -139,11 +139,15 @@ struct LowRank {
 impl LayerAdapter for LowRank {
     fn forward(&self, x: &Tensor, layer: &Adapted, base: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         let (down, up) = (self.down.tensor()?, self.up.tensor()?);
-        let low = match layer.shape() {
-            Shape::Linear { .. } => linear(&linear(x, &down, None)?, &up, None)?,
-            Shape::Conv { conv, .. } => conv2d(&conv2d(x, &down, None, conv)?, &up, None, Conv::default())?,
-        };
-        base(x)? + (low * self.scale)?
+        // Scaled where it is of low rank, and added by the product itself: nothing of the output's size is made beside it.
+        let scaled = |low: Tensor| if self.scale == 1.0 { Ok(low) } else { low * self.scale };
+        match layer.shape() {
+            Shape::Linear { .. } => linear_onto(&base(x)?, &scaled(linear(x, &down, None)?)?, &up),
+            Shape::Conv { conv, .. } => {
+                let low = scaled(conv2d(x, &down, None, conv)?)?;
+                base(x)? + conv2d(&low, &up, None, Conv::default())?
+            }
+        }
     }
 }
 

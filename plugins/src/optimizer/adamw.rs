@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Result, Tensor, Var, bail};
 use sconce_core::optimizer::{Each, Optimizer, OptimizerState, Rule, Trained, Update};
-use sconce_nn::inplace;
+use sconce_nn::{inplace, kernels};
 use sconce_sdk::prelude::*;
 
 /// Adam with decoupled weight decay (Loshchilov & Hutter 2019): two running moments of each weight's gradient.
@@ -38,6 +38,20 @@ impl Optimizer for AdamW {
     }
 }
 
+impl AdamW {
+    fn scalars(&self, update: &Update) -> kernels::AdamW {
+        kernels::AdamW {
+            // 1 - beta in f64: f32 would lose three digits of it.
+            new1: (1.0 - self.beta1) as f32,
+            new2: (1.0 - self.beta2) as f32,
+            eps: self.eps as f32,
+            kept: update.kept(self.weight_decay) as f32,
+            rate: (update.lr / update.correction(self.beta1)) as f32,
+            root: (1.0 / update.correction(self.beta2).sqrt()) as f32,
+        }
+    }
+}
+
 impl Rule for AdamW {
     fn fresh(&self, p: &Trained) -> Result<Vec<(&'static str, Tensor)>> {
         let zeros = || Tensor::zeros(p.var.shape(), DType::F32, p.var.device());
@@ -47,11 +61,7 @@ impl Rule for AdamW {
     /// One pass: both moments and the weight.
     fn fused(&self, weight: &Var, grad: &Tensor, state: &[Var], update: &Update) -> Result<()> {
         let [mean, square] = state else { bail!("AdamW keeps two moments") };
-        // 1 - beta in f64: f32 would lose three digits of it.
-        let (new1, new2, eps) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32, self.eps as f32);
-        let kept = update.kept(self.weight_decay) as f32;
-        let rate = (update.lr / update.correction(self.beta1)) as f32;
-        let root = (1.0 / update.correction(self.beta2).sqrt()) as f32;
+        let kernels::AdamW { new1, new2, eps, kept, rate, root } = self.scalars(update);
         inplace::chunks([mean, square, weight], grad, |[mean, square, weight], grad| {
             for (((m, v), w), g) in mean.iter_mut().zip(square).zip(weight).zip(grad) {
                 *m += new1 * (g - *m);
@@ -64,6 +74,9 @@ impl Rule for AdamW {
 
     fn composed(&self, weight: &Var, grad: &Tensor, state: &[Var], update: &Update) -> Result<()> {
         let [mean, square] = state else { bail!("AdamW keeps two moments") };
+        if kernels::adamw(weight, mean, square, grad, &self.scalars(update))? {
+            return Ok(());
+        }
         let grad = grad.to_dtype(DType::F32)?;
         mean.set(&((mean.as_tensor() * self.beta1)? + (&grad * (1.0 - self.beta1))?)?.detach())?;
         square.set(&((square.as_tensor() * self.beta2)? + (grad.sqr()? * (1.0 - self.beta2))?)?.detach())?;

@@ -7,6 +7,7 @@ use super::device;
 use super::widen::{narrow, numbers, widen, with_float};
 use crate::cpu::elementwise::{self, Pointwise};
 use crate::function::function;
+use crate::kernels;
 
 /// x · sigmoid(x), over any shape.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
@@ -36,12 +37,19 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
         bail!("geglu: the last dimension of {:?} holds two halves, so it must be even", x.shape());
     }
     let kept = x.detach();
-    let wide = widen(&kept)?;
     if !x.device().is_cpu() {
-        return function("geglu", &[x], device::geglu(&wide)?.to_dtype(x.dtype())?, move |dy| {
-            Ok(vec![Some(device::geglu_grad(&widen(&kept)?, &widen(dy)?)?.to_dtype(kept.dtype())?)])
+        let out = match kernels::geglu(&kept)? {
+            Some(out) => out,
+            None => device::geglu(&widen(&kept)?)?.to_dtype(x.dtype())?,
+        };
+        return function("geglu", &[x], out, move |dy| {
+            Ok(vec![Some(match kernels::geglu_grad(&kept, dy)? {
+                Some(dx) => dx,
+                None => device::geglu_grad(&widen(&kept)?, &widen(dy)?)?.to_dtype(kept.dtype())?,
+            })])
         });
     }
+    let wide = widen(&kept)?;
     let mut shape = x.dims().to_vec();
     shape[x.rank() - 1] = width / 2;
     let out = with_float!(wide, T => {
@@ -60,14 +68,20 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
 
 fn pointwise<F: Pointwise + device::Pointwise>(name: &'static str, x: &Tensor) -> Result<Tensor> {
     let kept = x.detach();
-    let wide = widen(&kept)?;
     if !x.device().is_cpu() {
-        let out = F::on_device(&wide)?.to_dtype(x.dtype())?;
+        let out = match F::ACT.map(|act| kernels::act(act, &kept)).transpose()?.flatten() {
+            Some(out) => out,
+            None => F::on_device(&widen(&kept)?)?.to_dtype(x.dtype())?,
+        };
         return function(name, &[x], out, move |dy| {
-            let slope = F::slope_on_device(&widen(&kept)?)?;
-            Ok(vec![Some((widen(dy)? * slope)?.to_dtype(kept.dtype())?)])
+            let dx = F::ACT.map(|act| kernels::act_grad(act, &kept, dy)).transpose()?.flatten();
+            Ok(vec![Some(match dx {
+                Some(dx) => dx,
+                None => (widen(dy)? * F::slope_on_device(&widen(&kept)?)?)?.to_dtype(kept.dtype())?,
+            })])
         });
     }
+    let wide = widen(&kept)?;
     let out = with_float!(wide, T => narrow(elementwise::map::<F, T>(&numbers(&wide)?), x.dims(), x.dtype())?);
     drop(wide);
     function(name, &[x], out, move |dy| {

@@ -8,6 +8,7 @@ use super::memory::{Memory, same_device};
 use super::widen::{narrow, with_float};
 use crate::cpu::conv::{self as kernel, Geometry, Image};
 use crate::function::{function, trains};
+use crate::kernels;
 
 /// How a kernel moves over an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +75,12 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv) ->
             narrow(y, &[batch, channels_out, oh, ow], x.dtype())?
         })
     } else {
-        let bias = bias.map(|b| b.detach().to_dtype(x.dtype())?.reshape((1, channels_out, 1, 1))).transpose()?;
         let y = device::forward(&g, &x.detach(), &weight.detach().to_dtype(x.dtype())?)?;
-        bias.map_or(Ok(y.clone()), |b| y.broadcast_add(&b))?.into()
+        match bias {
+            None => y.into(),
+            Some(bias) if kernels::add_bias(&y, bias, oh * ow)? => y.into(),
+            Some(bias) => y.broadcast_add(&bias.detach().to_dtype(x.dtype())?.reshape((1, (), 1, 1))?)?.into(),
+        }
     };
     let inputs: Vec<&Tensor> = std::iter::once(x).chain(others).collect();
     let bias_type = bias.filter(|b| trains(b)).map(Tensor::dtype);

@@ -6,9 +6,12 @@ use candle_core::{D, DType, Device, Result, Shape, Tensor};
 
 use crate::cpu::attention::Mask;
 use crate::cpu::elementwise::{Gelu, GeluTanh, Identity, QuickGelu, Silu, TANH_CUBIC, TANH_LINEAR};
+use crate::kernels::{self, Act, Sees};
 
 /// A function of one number and its derivative, on whole tensors.
 pub(super) trait Pointwise {
+    /// The same as a kernel counts it.
+    const ACT: Option<Act>;
     fn on_device(x: &Tensor) -> Result<Tensor>;
     fn slope_on_device(x: &Tensor) -> Result<Tensor>;
 }
@@ -25,6 +28,7 @@ fn swish_slope(z: &Tensor) -> Result<Tensor> {
 }
 
 impl Pointwise for Identity {
+    const ACT: Option<Act> = None;
     fn on_device(x: &Tensor) -> Result<Tensor> {
         Ok(x.clone())
     }
@@ -34,6 +38,7 @@ impl Pointwise for Identity {
 }
 
 impl Pointwise for Silu {
+    const ACT: Option<Act> = Some(Act::Silu);
     fn on_device(x: &Tensor) -> Result<Tensor> {
         x.silu()
     }
@@ -43,6 +48,7 @@ impl Pointwise for Silu {
 }
 
 impl Pointwise for QuickGelu {
+    const ACT: Option<Act> = Some(Act::QuickGelu);
     fn on_device(x: &Tensor) -> Result<Tensor> {
         x * sigmoid(&(x * 1.702)?)?
     }
@@ -52,6 +58,7 @@ impl Pointwise for QuickGelu {
 }
 
 impl Pointwise for Gelu {
+    const ACT: Option<Act> = Some(Act::Gelu);
     fn on_device(x: &Tensor) -> Result<Tensor> {
         x.gelu_erf()
     }
@@ -64,6 +71,7 @@ impl Pointwise for Gelu {
 }
 
 impl Pointwise for GeluTanh {
+    const ACT: Option<Act> = Some(Act::GeluTanh);
     fn on_device(x: &Tensor) -> Result<Tensor> {
         x * sigmoid(&(x * x.sqr()?.affine(TANH_CUBIC, TANH_LINEAR)?)?)
     }
@@ -154,7 +162,15 @@ impl Attention {
     /// The probabilities of a chunk, `N chunk Lk`.
     fn probabilities(&self, first: usize, length: usize) -> Result<Tensor> {
         let q = (self.q.narrow(1, first, length)?.contiguous()? * self.scale)?;
-        let mut scores = q.matmul(&self.k.t()?)?.to_dtype(self.wide())?;
+        let scores = q.matmul(&self.k.t()?)?;
+        let sees = match self.mask {
+            Mask::None => Sees::All,
+            Mask::Causal => Sees::UpTo { rows: length, first },
+        };
+        if let Some(p) = kernels::softmax(&scores, sees)? {
+            return Ok(p);
+        }
+        let mut scores = scores.to_dtype(self.wide())?;
         if self.mask == Mask::Causal {
             scores = scores
                 .broadcast_add(&hidden(first, length, self.k.dim(1)?, scores.device())?.to_dtype(self.wide())?)?;
@@ -168,26 +184,51 @@ impl Attention {
             .chunks()?
             .into_iter()
             .map(|(first, length)| self.probabilities(first, length)?.to_dtype(self.v.dtype())?.matmul(&self.v));
-        Tensor::cat(&out.collect::<Result<Vec<_>>>()?, 1)
+        joined(&out.collect::<Result<Vec<_>>>()?)
     }
 
     /// The gradients of q, k and v.
     pub fn backward(&self, out: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
         let (wide, dtype) = (self.wide(), self.q.dtype());
-        let delta = (grad.to_dtype(wide)? * out.to_dtype(wide)?)?.sum_keepdim(D::Minus1)?; // N Lq 1
         let mut dq = Vec::new();
-        let (mut dk, mut dv) = (self.k.to_dtype(wide)?.zeros_like()?, self.v.to_dtype(wide)?.zeros_like()?);
+        let (mut dk, mut dv) = (None, None);
         for (first, length) in self.chunks()? {
             let p = self.probabilities(first, length)?;
-            let grad = grad.narrow(1, first, length)?.contiguous()?;
-            let dp = grad.matmul(&self.v.t()?)?.to_dtype(wide)?;
-            let ds = ((&p * dp.broadcast_sub(&delta.narrow(1, first, length)?)?)? * self.scale)?.to_dtype(dtype)?;
-            dv = (dv + p.to_dtype(dtype)?.t()?.matmul(&grad)?.to_dtype(wide)?)?;
-            dk = (dk + ds.t()?.matmul(&self.q.narrow(1, first, length)?.contiguous()?)?.to_dtype(wide)?)?;
+            let part = grad.narrow(1, first, length)?.contiguous()?;
+            let dp = part.matmul(&self.v.t()?)?;
+            let ds = match kernels::softmax_grad(&p, &dp, self.scale)? {
+                Some(ds) => ds,
+                None => {
+                    let out = out.narrow(1, first, length)?.to_dtype(wide)?;
+                    let delta = (part.to_dtype(wide)? * out)?.sum_keepdim(D::Minus1)?; // N chunk 1
+                    let p = p.to_dtype(wide)?;
+                    ((&p * dp.to_dtype(wide)?.broadcast_sub(&delta)?)? * self.scale)?.to_dtype(dtype)?
+                }
+            };
+            add(&mut dv, p.to_dtype(dtype)?.t()?.matmul(&part)?, wide)?;
+            add(&mut dk, ds.t()?.matmul(&self.q.narrow(1, first, length)?.contiguous()?)?, wide)?;
             dq.push(ds.matmul(&self.k)?);
         }
-        Ok([Tensor::cat(&dq, 1)?, dk.to_dtype(dtype)?, dv.to_dtype(dtype)?])
+        let whole = |sum: Option<Tensor>| sum.expect("there is a chunk, since there are queries").to_dtype(dtype);
+        Ok([joined(&dq)?, whole(dk)?, whole(dv)?])
     }
+}
+
+/// Chunks of queries one after the other.
+fn joined(chunks: &[Tensor]) -> Result<Tensor> {
+    match chunks {
+        [one] => Ok(one.clone()),
+        all => Tensor::cat(all, 1),
+    }
+}
+
+/// Adds a chunk's part to a sum; a sum of several is in the compute type.
+fn add(sum: &mut Option<Tensor>, part: Tensor, wide: DType) -> Result<()> {
+    *sum = Some(match sum.take() {
+        Some(sum) => (sum.to_dtype(wide)? + part.to_dtype(wide)?)?,
+        None => part,
+    });
+    Ok(())
 }
 
 /// Zero where query `first + i` sees key j, else minus infinity: `length keys`.

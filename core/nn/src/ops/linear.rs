@@ -1,14 +1,15 @@
 //! Products with a weight matrix and of two activations. The operands are read where they lie: a frozen bf16 weight is
 //! widened while it is packed, a transposed view is not copied, and only gradients that something trains are computed.
 
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{D, DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::memory::{Memory, offsets, same_device};
-use super::widen::{narrow, with_float};
+use super::widen::{narrow, numbers, widen, with_float};
 use crate::cpu::gemm::{Index, Init, Operand, Out, Real, gemm};
 use crate::function::{Output, function, trains};
 use crate::held::Held;
+use crate::kernels;
 
 /// y = x W^T + b: `x` is `.. I`, `weight` `O I`, `bias` `O`; gives `.. O` in x's type.
 ///
@@ -22,6 +23,60 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// product, and once more in the backward pass: between them the graph keeps its form.
 pub fn linear_held(x: &Tensor, weight: &Held, bias: Option<&Tensor>) -> Result<Tensor> {
     affine(x, &weight.tensor()?, weight, bias)
+}
+
+/// base + x W^T: `base` is `.. O`, `x` `.. I`, `weight` `O I`; gives `.. O` in base's type. What an addition of low rank to a
+/// layer's output is: the sum costs no pass of its own, forward or backward.
+///
+/// # Errors
+/// If the shapes do not fit, a type is not a float, or the tensors are on different devices.
+pub fn linear_onto(base: &Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (o, i) = weight.dims2()?;
+    let mut dims = x.dims().to_vec();
+    let last = dims.pop();
+    dims.push(o);
+    if last != Some(i) || base.dims() != dims {
+        let (x, weight) = (x.dims(), weight.dims());
+        bail!("linear_onto: base {:?}, x {x:?} and weight {weight:?} do not fit .. O, .. I and O I", base.dims())
+    }
+    let device = same_device("linear_onto", base, &[x, weight])?;
+    let out: Output = match device.is_cpu() {
+        true => with_float!(base, T => {
+            let (m, wide) = (base.elem_count() / o.max(1), widen(base)?);
+            let mut y = numbers::<T>(&wide)?.to_vec();
+            let (memory, weights, mut table) = (Memory::of(x)?, Memory::of(weight)?, Vec::new());
+            let left = Operand { data: memory.data(), lane: row_index(x, &mut table), depth: Index::Stride(x.stride()[x.rank() - 1]) };
+            let right = Operand::right(weights.data(), weight.stride()[1], weight.stride()[0]);
+            gemm([m, o, i], T::ONE, left, right, Init::Keep, Out::new(&mut y, o));
+            narrow(y, &dims, base.dtype())?
+        }),
+        false => (base.detach() + device_forward(&x.detach().to_dtype(base.dtype())?, weight, None)?)?.into(),
+    };
+    let (kept_x, kept_weight) = (trains(weight).then(|| x.detach()), trains(x).then(|| weight.detach()));
+    let (x_dims, types) = (x.dims().to_vec(), [base.dtype(), x.dtype(), weight.dtype()]);
+    function("linear_onto", &[base, x, weight], out, move |dy| {
+        let held = kept_weight.as_ref().map(|weight| Held::Dense(weight.clone()));
+        let dx = held.map(|held| x_gradient(dy, &held, &x_dims, types[1])).transpose()?;
+        let dw = kept_x.as_ref().map(|x| w_gradient(dy, x, [o, i], types[2])).transpose()?;
+        Ok(vec![Some(dy.to_dtype(types[0])?), dx, dw])
+    })
+}
+
+/// The gradient of x, from the form in which the weight is held.
+fn x_gradient(dy: &Tensor, held: &Held, dims: &[usize], dtype: DType) -> Result<Tensor> {
+    let weight = held.tensor()?;
+    if dy.device().is_cpu() {
+        return with_float!(dy, T => narrow(input_grad::<T>(dy, &weight)?, dims, dtype)?.tensor());
+    }
+    rows(dy)?.matmul(&weight.to_dtype(dy.dtype())?.contiguous()?)?.reshape(dims)?.to_dtype(dtype)
+}
+
+/// The gradient of the weight.
+fn w_gradient(dy: &Tensor, x: &Tensor, size: [usize; 2], dtype: DType) -> Result<Tensor> {
+    if dy.device().is_cpu() {
+        return with_float!(dy, T => narrow(weight_grad::<T>(x, dy)?, &size, dtype)?.tensor());
+    }
+    rows(dy)?.t()?.matmul(&rows(x)?.to_dtype(dy.dtype())?)?.to_dtype(dtype)
 }
 
 /// x W^T + b, whose backward pass takes the weight from `held`.
@@ -44,24 +99,8 @@ fn affine(x: &Tensor, weight: &Tensor, held: &Held, bias: Option<&Tensor>) -> Re
     let (x_dims, weight_type) = (x.dims().to_vec(), weight.dtype());
     let (x_type, bias_type) = (x.dtype(), bias.map(Tensor::dtype));
     function("linear", &inputs, out, move |dy| {
-        let dx = match &kept_weight {
-            Some(held) if dy.device().is_cpu() => {
-                let weight = held.tensor()?;
-                with_float!(dy, T => Some(narrow(input_grad::<T>(dy, &weight)?, &x_dims, x_type)?.tensor()?))
-            }
-            Some(held) => {
-                let dx = rows(dy)?.matmul(&held.tensor()?.to_dtype(dy.dtype())?.contiguous()?)?;
-                Some(dx.reshape(x_dims.as_slice())?.to_dtype(x_type)?)
-            }
-            None => None,
-        };
-        let dw = match &kept_x {
-            Some(x) if dy.device().is_cpu() => {
-                with_float!(dy, T => Some(narrow(weight_grad::<T>(x, dy)?, &[o, i], weight_type)?.tensor()?))
-            }
-            Some(x) => Some(rows(dy)?.t()?.matmul(&rows(x)?)?.to_dtype(weight_type)?),
-            None => None,
-        };
+        let dx = kept_weight.as_ref().map(|held| x_gradient(dy, held, &x_dims, x_type)).transpose()?;
+        let dw = kept_x.as_ref().map(|x| w_gradient(dy, x, [o, i], weight_type)).transpose()?;
         let db = match bias_type {
             Some(dtype) if needs[2] => Some(sum_rows(dy, dtype)?),
             _ => None,
@@ -135,6 +174,7 @@ fn device_forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<
     let (x, weight) = (x.detach(), weight.detach().to_dtype(x.dtype())?);
     let y = rows(&x)?.matmul(&weight.t()?)?;
     let y = match bias {
+        Some(bias) if kernels::add_bias(&y, bias, 1)? => y,
         Some(bias) => y.broadcast_add(&bias.detach().to_dtype(x.dtype())?)?,
         None => y,
     };

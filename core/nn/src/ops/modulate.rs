@@ -6,6 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::widen::{narrow, numbers, widen, widen_like, with_float};
 use crate::cpu::modulate::{Add, scaled, summed};
 use crate::function::{function, trains};
+use crate::kernels::{self, Plus};
 
 /// x (1 + scale) + shift: x `B L D`, scale and shift `B D`.
 pub fn modulate(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
@@ -55,15 +56,11 @@ fn sizes(name: &str, rows: &Tensor, vectors: &[&Tensor]) -> Result<[usize; 2]> {
     Ok([length, width])
 }
 
-/// What is added, detached.
-enum Plus<'a> {
-    Nothing,
-    Vector(&'a Tensor),
-    Rows(&'a Tensor),
-}
-
 /// x (offset + factor) + what is added, as `dtype`, detached.
 fn affine(x: &Tensor, factor: &Tensor, offset: f64, plus: Plus, sizes: [usize; 2], dtype: DType) -> Result<Tensor> {
+    if let Some(y) = kernels::scaled(&x.detach(), factor, offset, plus)? {
+        return y.to_dtype(dtype);
+    }
     let wide = widen(x)?;
     let like = |t: &Tensor| -> Result<Tensor> { Ok(widen_like(Some(t), &wide)?.expect("given")) };
     let factor = like(factor)?;
@@ -94,6 +91,9 @@ fn affine(x: &Tensor, factor: &Tensor, offset: f64, plus: Plus, sizes: [usize; 2
 
 /// The sum over L of a b, or of a alone: `B D` as `dtype`.
 fn along(a: &Tensor, b: Option<&Tensor>, sizes: [usize; 2], dtype: DType) -> Result<Tensor> {
+    if let Some(sum) = kernels::summed(&a.detach(), b)? {
+        return sum.to_dtype(dtype);
+    }
     let wide = widen(a)?;
     let b = widen_like(b, &wide)?;
     if !a.device().is_cpu() {

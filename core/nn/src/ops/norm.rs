@@ -8,6 +8,7 @@ use super::widen::{narrow, numbers, widen, widen_like, with_float};
 use crate::cpu::elementwise::{Identity, Pointwise, Silu};
 use crate::cpu::norm::{self, Affine, Groups, Params, RowNorm};
 use crate::function::{function, trains};
+use crate::kernels::{self, Act};
 
 /// Group normalisation over `B C ..` with scale and shift `C` (Wu & He 2018).
 pub fn group_norm(
@@ -42,6 +43,7 @@ pub fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor>
 }
 
 /// The scale and the shift as the backward pass needs them.
+#[derive(Clone)]
 struct Weights {
     weight: Option<Tensor>,
     bias: Option<Tensor>,
@@ -103,6 +105,18 @@ fn grouped<F: Pointwise + device::Pointwise>(
     let weights = Weights::new(name, channels, weight, bias)?;
     let kept = x.detach();
     let inputs = inputs(x, weight, bias);
+    let span = x.elem_count() / batch / channels;
+    let by = kernels::Norm {
+        size: channels / groups * span,
+        spatial: span,
+        slabs: groups,
+        eps,
+        centred: true,
+        silu: F::ACT == Some(Act::Silu),
+    };
+    if let Some(out) = by_kernel(name, &inputs, &kept, &weights, by, params(weight, bias))? {
+        return Ok(out);
+    }
     let wide = widen(&kept)?;
     let (w, b) = weights.like(&wide)?;
     if !x.device().is_cpu() {
@@ -144,6 +158,37 @@ fn grouped<F: Pointwise + device::Pointwise>(
     })
 }
 
+/// Whether the weights need gradients.
+fn params(weight: Option<&Tensor>, bias: Option<&Tensor>) -> Params {
+    if [weight, bias].into_iter().flatten().any(trains) { Params::Train } else { Params::Frozen }
+}
+
+/// The norm by a kernel of the GPU; `None` where there is none.
+fn by_kernel(
+    name: &'static str,
+    inputs: &[&Tensor],
+    kept: &Tensor,
+    weights: &Weights,
+    by: kernels::Norm,
+    params: Params,
+) -> Result<Option<Tensor>> {
+    let Some((out, stats)) = kernels::norm(kept, by, weights.weight.as_ref(), weights.bias.as_ref())? else {
+        return Ok(None);
+    };
+    let (kept, weights) = (kept.clone(), weights.clone());
+    let out = function(name, inputs, out, move |dy| {
+        let (w, b) = (weights.weight.as_ref(), weights.bias.as_ref());
+        let dx = kernels::norm_grad(&kept, dy, &stats, by, w, b)?;
+        let dx = dx.expect("what went forward by a kernel goes back by one");
+        let (dw, db) = match params {
+            Params::Train => kernels::norm_params_grad(&kept, dy, &stats, by, w, b)?.unzip(),
+            Params::Frozen => (None, None),
+        };
+        weights.order(&kept, dx, dw, db)
+    })?;
+    Ok(Some(out))
+}
+
 fn rows(
     name: &'static str,
     norm: RowNorm,
@@ -157,14 +202,18 @@ fn rows(
     }
     let width = x.dim(candle_core::D::Minus1)?;
     let weights = Weights::new(name, width, weight, bias)?;
-    let params = if [weight, bias].into_iter().flatten().any(trains) { Params::Train } else { Params::Frozen };
+    let params = params(weight, bias);
     let kept = x.detach();
     let inputs = inputs(x, weight, bias);
+    let centred = norm == RowNorm::Layer;
+    let by = kernels::Norm { size: width, spatial: 1, slabs: 1, eps, centred, silu: false };
+    if let Some(out) = by_kernel(name, &inputs, &kept, &weights, by, params)? {
+        return Ok(out);
+    }
     let wide = widen(&kept)?;
     let (w, b) = weights.like(&wide)?;
     if !x.device().is_cpu() {
         let flat = (x.elem_count() / width, width);
-        let centred = norm == RowNorm::Layer;
         let (n, _) = device::normalise(&wide.reshape(flat)?, eps, centred)?;
         let out = device::affine(&n, &w, &b, (1, width))?.to_dtype(x.dtype())?.reshape(x.shape())?;
         return function(name, &inputs, out, move |dy| {

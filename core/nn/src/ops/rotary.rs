@@ -6,6 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::widen::{narrow, numbers, widen, widen_like, with_float};
 use crate::cpu::rotary as kernel;
 use crate::function::function;
+use crate::kernels;
 
 /// Turns neighbouring pairs of every head: x `B L H*D` with heads of width D, `cos` and `sin` `L D/2` (f32 or f64), to x's
 /// type. Computed in f32 (f64 for f64) whatever that is.
@@ -28,6 +29,9 @@ pub fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 }
 
 fn turned(x: &Tensor, cos: &Tensor, sin: &Tensor, turn: f64, dtype: DType) -> Result<Tensor> {
+    if let Some(y) = kernels::rotary(&x.detach(), cos, sin, turn)? {
+        return y.to_dtype(dtype);
+    }
     let wide = widen(x)?;
     let like = |t: &Tensor| -> Result<Tensor> { Ok(widen_like(Some(t), &wide)?.expect("given")) };
     let (cos, sin) = (like(cos)?, like(sin)?);

@@ -30,7 +30,14 @@ impl Gradients {
 
     /// The Euclidean norm over all of them, in f64.
     pub fn norm(&self) -> Result<f64> {
-        let squares = self.0.iter().flatten().map(square_sum).collect::<Result<Vec<f64>>>()?;
+        // On a GPU the sums are read together: each reading waits for all that is queued.
+        let (here, there): (Vec<_>, Vec<_>) = self.0.iter().flatten().partition(|grad| grad.device().is_cpu());
+        let mut squares = here.into_iter().map(square_sum).collect::<Result<Vec<f64>>>()?;
+        if !there.is_empty() {
+            let sums = there.into_iter().map(|grad| grad.to_dtype(DType::F32)?.sqr()?.sum_all());
+            let sums = Tensor::stack(&sums.collect::<Result<Vec<_>>>()?, 0)?.to_vec1::<f32>()?;
+            squares.extend(sums.into_iter().map(f64::from));
+        }
         Ok(squares.iter().sum::<f64>().sqrt())
     }
 
