@@ -8,8 +8,8 @@ mod formula;
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, Tensor};
-use case::{Case, FLOW_CASES, data, json, options, strings};
+use candle_core::{DType, Result, Tensor};
+use case::{Case, FLOW_CASES, data, device, json, options, strings};
 use sconce_core::Cond;
 use sconce_core::model::{Geometry, LoadOptions, Model, PromptUse, Recompute};
 use sconce_core::recipe::{SamplingTable, family};
@@ -278,11 +278,11 @@ fn sizes_that_do_not_pack_are_refused() -> Result<()> {
         [("sd3-a", [5, 4], "squares of 2"), ("flux-a", [4, 3], "squares of 2"), ("sd3-a", [32, 8], "24 x 24")]
     {
         let (case, model) = load(name, DType::F32)?;
-        let x = Tensor::zeros((2, model.autoencoder().channels(), sides[0], sides[1]), DType::F32, &Device::Cpu)?;
+        let x = Tensor::zeros((2, model.autoencoder().channels(), sides[0], sides[1]), DType::F32, &device())?;
         let cond = Cond::default()
             .with("context", case.expected("transformer.context")?)
             .with("pooled", case.expected("transformer.pooled")?)
-            .with("guidance", Tensor::ones(2, DType::F32, &Device::Cpu)?);
+            .with("guidance", Tensor::ones(2, DType::F32, &device())?);
         let error = model.backbone().forward(&x, &case.expected("transformer.t")?, &cond).unwrap_err().to_string();
         assert!(error.contains(words), "{name}: {error}");
     }

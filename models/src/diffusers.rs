@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Error, Result, bail};
+use candle_core::{DType, Error, Result, bail};
 use sconce_core::model::LoadOptions;
 use sconce_nn::Store;
-use sconce_nn::store::Source;
+use sconce_nn::store::{Keep, Source};
 use sconce_nn::weights::WeightFiles;
 use serde_json::{Map, Value};
 
@@ -35,14 +35,28 @@ pub fn component(dir: &Path) -> Result<&str> {
     }
 }
 
-/// The parameters of a component's folder, see [`source`].
-pub fn store(dir: &Path, options: &LoadOptions) -> Result<Arc<Store>> {
-    Ok(Store::new(component(dir)?, source(dir, options, |files| files)?, options.dtype, &options.device))
+/// The parameters of a denoiser's folder, see [`source`].
+pub fn denoiser(dir: &Path, options: &LoadOptions) -> Result<Arc<Store>> {
+    let keep = Keep { packed: options.packed.get(component(dir)?).copied(), hosted_blocks: options.swap_blocks };
+    let source = source(dir, options, |files| files)?;
+    Ok(Store::keeping(component(dir)?, source, options.dtype, &options.device, keep, options.reads))
+}
+
+/// The parameters of another component's folder, computed in `dtype`.
+pub fn store(
+    dir: &Path,
+    options: &LoadOptions,
+    dtype: DType,
+    published: impl FnOnce(WeightFiles) -> WeightFiles,
+) -> Result<Arc<Store>> {
+    let keep = Keep { packed: options.packed.get(component(dir)?).copied(), hosted_blocks: 0 };
+    let source = source(dir, options, published)?;
+    Ok(Store::keeping(component(dir)?, source, dtype, &options.device, keep, options.reads))
 }
 
 /// Where the values of a component's folder come from: its weight files with their keys as `published` renames them, or,
 /// where it holds a config alone, the seed that `options` give.
-pub fn source(dir: &Path, options: &LoadOptions, published: impl FnOnce(WeightFiles) -> WeightFiles) -> Result<Source> {
+fn source(dir: &Path, options: &LoadOptions, published: impl FnOnce(WeightFiles) -> WeightFiles) -> Result<Source> {
     match options.random {
         Some(seed) if !has_weights(dir)? => Ok(Source::Random(seed)),
         _ => Ok(Source::Files(published(WeightFiles::open(&weight_files(dir)?)?))),

@@ -11,7 +11,9 @@ use sconce_core::model::{Family, Geometry, LoadOptions, Model, Native};
 use sconce_core::recipe::SamplingTable;
 use sconce_core::sample::{Sampler, decode};
 use sconce_core::solver::Solver;
+use sconce_nn::quant::Format;
 use sconce_nn::rng::Stream;
+use sconce_nn::store::Reads;
 use sconce_nn::weights::{WeightFiles, save, write_atomic};
 use sconce_sdk::{Choice, Kind, Objective, Schedule, Spacing};
 use serde_json::Value;
@@ -88,6 +90,14 @@ pub struct Args {
     #[arg(long, value_name = "COMPONENT")]
     pub without: Vec<String>,
 
+    /// Keep a component's matrices in few bits: int8, fp8 or nf4, such as `transformer=nf4`. May be repeated.
+    #[arg(long, value_name = "COMPONENT=FORMAT", value_parser = quantised)]
+    pub quantise: Vec<(String, Format)>,
+
+    /// How many of the denoiser's blocks keep their matrices on the host.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub swap_blocks: usize,
+
     /// Seed of the noise.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -121,6 +131,11 @@ pub struct Args {
     pub device: DeviceArg,
 }
 
+fn quantised(text: &str) -> Result<(String, Format), String> {
+    let (component, format) = text.split_once('=').ok_or("expected a component and a format: transformer=nf4")?;
+    Ok((component.to_owned(), format.parse()?))
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     args.validate()?;
@@ -139,8 +154,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
         random: None,
         max_tokens: args.max_sequence_length.map(|n| n as usize),
         without: args.without.clone(),
+        packed: args.quantise.iter().cloned().collect(),
+        swap_blocks: args.swap_blocks,
+        reads: Reads::WhenUsed,
     };
     let model = family.load(&path, &options).map_err(Failure::files)?;
+    options.held_by(&*model).map_err(Failure::files)?;
     for LoraArg { file, scale } in &args.lora {
         let layers = sconce_models::lora::attach(&*model, file, *scale).map_err(Failure::files)?;
         print(&format!("lora       {} at {scale}, on {layers} layers\n", file.display()))?;
@@ -159,6 +178,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let prompts = vec![args.prompt.as_str(); pictures];
     let geometry = vec![Geometry::plain(height, width); pictures];
     let cond = sampler.condition(&**model.conditioner(), &prompts, &geometry).map_err(Failure::run)?;
+    // Encoded: the denoiser may have their memory.
+    model.conditioner().stores().iter().for_each(|store| store.release());
     let bar = ProgressBar::new(sampling.steps as u64).with_style(bar_style());
     let fresh = Stream::new(args.seed, "sampling noise");
     let latents = sampler.sample(&noise, &cond, &fresh, &mut |done, _| {

@@ -120,6 +120,8 @@ impl Case {
     pub fn check(&self, key: &str, got: &Tensor, tolerance: f32) -> Result<()> {
         let error = relative(&got.to_dtype(DType::F32)?, &self.expected(key)?)?;
         println!("{} {key}: within {error:.1e}", self.name);
+        // Convolutions of f32 run in TF32 on a GPU, here as in PyTorch.
+        let tolerance = if device().is_cpu() { tolerance } else { tolerance.max(3e-3) };
         assert!(error < tolerance, "{} {key}: differs by {error:.1e}", self.name);
         Ok(())
     }
@@ -164,7 +166,8 @@ impl Case {
             }
         }
         println!("{} {label}: gradients within {worst:.1e} ({at})", self.name);
-        assert!(worst < 1e-3, "{} {label}: the gradient of {at} differs by {worst:.1e}", self.name);
+        let most = if device().is_cpu() { 1e-3 } else { 2e-2 };
+        assert!(worst < most, "{} {label}: the gradient of {at} differs by {worst:.1e}", self.name);
         Ok(())
     }
 }

@@ -54,9 +54,14 @@ impl Held {
         })
     }
 
+    /// A weight that is not there yet.
+    pub(crate) fn absent(shape: &Shape, dtype: DType, device: &Device) -> Self {
+        Self::Released(Released { shape: shape.clone(), dtype, device: device.clone() })
+    }
+
     /// Nothing but what it was.
     pub(crate) fn released(&self) -> Self {
-        Self::Released(Released { shape: self.shape().clone(), dtype: self.dtype(), device: self.device().clone() })
+        Self::absent(self.shape(), self.dtype(), self.device())
     }
 
     /// The weight's shape.

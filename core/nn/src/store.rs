@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
@@ -47,6 +47,9 @@ pub struct Store {
     dtype: DType,
     device: Device,
     keep: Keep,
+    reads: Reads,
+    /// Whether some value was let go of.
+    gone: AtomicBool,
     params: Mutex<BTreeMap<String, Kept>>,
     layers: Mutex<BTreeMap<String, Adapted>>,
     buffers: Mutex<BTreeMap<String, Buffer>>,
@@ -60,6 +63,16 @@ pub struct Keep {
     pub packed: Option<Format>,
     /// Those of the first so many blocks on the host, from where they visit the device.
     pub hosted_blocks: usize,
+}
+
+/// When values are read from weight files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// When the model is built.
+    #[default]
+    AtOnce,
+    /// At the first [`Store::recall`]; names and shapes are checked when the model is built.
+    WhenUsed,
 }
 
 /// Matrices smaller than this are not worth packing.
@@ -90,19 +103,22 @@ struct Buffer {
 impl Store {
     /// A store for `component` (the folder's name: `unet`, `text_encoder`, …) whose frozen values are kept as `dtype`.
     pub fn new(component: impl Into<String>, source: Source, dtype: DType, device: &Device) -> Arc<Self> {
-        Self::keeping(component, source, dtype, device, Keep::default())
+        Self::keeping(component, source, dtype, device, Keep::default(), Reads::AtOnce)
     }
 
-    /// [`Store::new`], with matrices kept as `keep` says.
+    /// [`Store::new`], with matrices kept as `keep` says, and read when `reads` says.
     pub fn keeping(
         component: impl Into<String>,
         source: Source,
         dtype: DType,
         device: &Device,
         keep: Keep,
+        reads: Reads,
     ) -> Arc<Self> {
         Arc::new(Self {
             keep,
+            reads,
+            gone: AtomicBool::new(false),
             blocks: AtomicUsize::new(0),
             component: component.into(),
             source,
@@ -163,6 +179,17 @@ impl Store {
         self.blocks.load(Ordering::Relaxed)
     }
 
+    /// The number of scalars in the matrices of each of its blocks: what may stay on the host.
+    pub fn block_elements(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.blocks()];
+        for kept in self.params.lock().expect("no holder panics").values() {
+            if let Some(block) = kept.matrix.and_then(|place| place.block) {
+                counts[block] += kept.param.shape().elem_count();
+            }
+        }
+        counts
+    }
+
     /// Bytes that its parameters take where they are used, and on the host beside that.
     pub fn bytes(&self) -> [usize; 2] {
         let size = |p: &Param| match (p.frozen(), p.var()) {
@@ -179,17 +206,27 @@ impl Store {
                 kept.param.hold(held.released());
             }
         }
+        self.gone.store(true, Ordering::Release);
     }
 
     /// Brings back what was let go of; what was not stays as it is.
     pub fn recall(&self) -> Result<()> {
+        if !self.gone.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
         let released: Vec<(String, Kept)> = {
             let params = self.params.lock().expect("no holder panics");
             let gone = |kept: &Kept| matches!(kept.param.frozen(), Some(Held::Released(_)));
             params.iter().filter(|(_, kept)| gone(kept)).map(|(name, kept)| (name.clone(), kept.clone())).collect()
         };
         for (name, Kept { param, init, matrix }) in released {
-            param.hold(self.held(&name, &param.shape(), init, matrix)?);
+            match self.held(&name, &param.shape(), init, matrix) {
+                Ok(held) => param.hold(held),
+                Err(e) => {
+                    self.gone.store(true, Ordering::Release);
+                    return Err(e);
+                }
+            }
         }
         Ok(())
     }
@@ -197,6 +234,14 @@ impl Store {
     /// A parameter's value in f32 as its file holds it, where that is more than the store keeps: the start of an f32
     /// master, and what a model that is saved again must not lose. Otherwise its value as it is.
     pub fn exact(&self, param: &Param) -> Result<Tensor> {
+        if let Some(Held::Released(_)) = param.frozen() {
+            let kept = self.params.lock().expect("no holder panics").get(param.name()).cloned();
+            let init = kept.map_or(Init::Zeros, |kept| kept.init);
+            return match &self.source {
+                Source::Files(files) => files.tensor(param.name(), DType::F32, &self.device),
+                _ => self.value(param.name(), &param.shape(), init, &self.device)?.to_dtype(DType::F32),
+            };
+        }
         match &self.source {
             Source::Files(files)
                 if param.var().is_none() && (self.dtype != DType::F32 || self.keep != Keep::default()) =>
@@ -252,26 +297,33 @@ impl Store {
         Ok(if hosted { Held::Hosted(Box::new(held), self.device.clone()) } else { held })
     }
 
+    /// The type in which files hold a tensor, or an error if they do not, or with another shape.
+    fn demand(&self, files: &WeightFiles, name: &str, shape: &Shape) -> Result<String> {
+        let from = &self.component;
+        let Some((found, stored)) = files.info(name) else {
+            let first = files.paths().first().map(|p| p.display().to_string()).unwrap_or_default();
+            bail!(
+                "{first}: `{name}` {:?} of the {from} is missing: config.json and weights are not of the same \
+                 model, or the file is not whole",
+                shape.dims()
+            )
+        };
+        if found != shape.dims() {
+            let path = files.path_of(name).map(|p| p.display().to_string()).unwrap_or_default();
+            bail!(
+                "{path}: `{name}` has shape {found:?}, the config asks for {:?}: config.json and weights are \
+                 not of the same model",
+                shape.dims()
+            );
+        }
+        Ok(stored)
+    }
+
     fn value(&self, name: &str, shape: &Shape, init: Init, device: &Device) -> Result<Tensor> {
         let from = &self.component;
         match &self.source {
             Source::Files(files) => {
-                let Some((found, stored)) = files.info(name) else {
-                    let first = files.paths().first().map(|p| p.display().to_string()).unwrap_or_default();
-                    bail!(
-                        "{first}: `{name}` {:?} of the {from} is missing: config.json and weights are not of the same \
-                         model, or the file is not whole",
-                        shape.dims()
-                    )
-                };
-                if found != shape.dims() {
-                    let path = files.path_of(name).map(|p| p.display().to_string()).unwrap_or_default();
-                    bail!(
-                        "{path}: `{name}` has shape {found:?}, the config asks for {:?}: config.json and weights are \
-                         not of the same model",
-                        shape.dims()
-                    );
-                }
+                let stored = self.demand(files, name, shape)?;
                 let value = files.tensor(name, self.dtype, device)?;
                 if !value.dtype().is_float() {
                     let path = files.path_of(name).map(|p| p.display().to_string()).unwrap_or_default();
@@ -341,7 +393,15 @@ impl Scope {
 
     fn add(&self, name: &str, shape: Shape, init: Init, matrix: Option<Place>) -> Result<Param> {
         let name = self.join(name);
-        let param = Param::held(name.clone(), self.store.held(&name, &shape, init, matrix)?);
+        let held = match (&self.store.source, self.store.reads) {
+            (Source::Files(files), Reads::WhenUsed) => {
+                self.store.demand(files, &name, &shape)?;
+                self.store.gone.store(true, Ordering::Release);
+                Held::absent(&shape, self.store.dtype, &self.store.device)
+            }
+            _ => self.store.held(&name, &shape, init, matrix)?,
+        };
+        let param = Param::held(name.clone(), held);
         let kept = Kept { param: param.clone(), init, matrix };
         let mut params = self.store.params.lock().expect("no holder panics");
         if params.insert(name.clone(), kept).is_some() {

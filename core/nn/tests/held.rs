@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use sconce_nn::gradcheck::{check, pseudo_random};
 use sconce_nn::ops::{linear, linear_held};
 use sconce_nn::quant::{Format, Packed};
-use sconce_nn::store::{Init, Keep, Source};
+use sconce_nn::store::{Init, Keep, Reads, Source};
 use sconce_nn::{Held, Linear, Store};
 
 const FORMATS: [Format; 3] = [Format::Int8, Format::Fp8, Format::Nf4];
@@ -49,7 +49,7 @@ fn a_form_computes_what_its_matrix_does() -> Result<()> {
 
 /// Two linear layers as two blocks, and a norm's weight.
 fn network(keep: Keep) -> Result<(std::sync::Arc<Store>, [Linear; 2])> {
-    let store = Store::keeping("net", Source::Random(7), DType::F32, &Device::Cpu, keep);
+    let store = Store::keeping("net", Source::Random(7), DType::F32, &Device::Cpu, keep, Reads::AtOnce);
     let root = store.root();
     root.param("norm", 80, Init::Ones)?;
     let layer = |name: &str| Linear::new(&root.at(name).block(), 80, 80);

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_nn::Store;
 use sconce_nn::checkpoint::checkpoint;
+use sconce_nn::quant::Format;
+use sconce_nn::store::Reads;
 use sconce_sdk::{Kind, Noise};
 use serde_json::Value;
 
@@ -97,7 +99,7 @@ impl Geometry {
 }
 
 /// What a prompt is for: some families treat an empty negative prompt apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PromptUse {
     /// A caption in training, or the positive prompt.
     Caption,
@@ -232,12 +234,44 @@ pub struct LoadOptions {
     pub max_tokens: Option<usize>,
     /// Text encoders that are left out on purpose, by component, in families that can do without.
     pub without: Vec<String>,
+    /// Components whose matrices are packed into few bits, and how.
+    pub packed: BTreeMap<String, Format>,
+    /// Blocks of the denoiser whose matrices stay on the host.
+    pub swap_blocks: usize,
+    /// When weights are read.
+    pub reads: Reads,
 }
 
 impl LoadOptions {
     /// All of it from its files, on `device`, computed in `dtype`.
     pub fn new(device: Device, dtype: DType) -> Self {
-        Self { device, dtype, random: None, max_tokens: None, without: Vec::new() }
+        Self {
+            device,
+            dtype,
+            random: None,
+            max_tokens: None,
+            without: Vec::new(),
+            packed: BTreeMap::new(),
+            swap_blocks: 0,
+            reads: Reads::AtOnce,
+        }
+    }
+}
+
+impl LoadOptions {
+    /// Refuses a component that is to be packed and that the model does not have, and blocks to swap where there are fewer.
+    pub fn held_by(&self, model: &dyn Model) -> Result<()> {
+        let mut stores = vec![model.backbone().store().clone(), model.autoencoder().store().clone()];
+        stores.extend(model.conditioner().stores());
+        let names: Vec<&str> = stores.iter().map(|store| store.component()).collect();
+        if let Some(stray) = self.packed.keys().find(|name| !names.contains(&name.as_str())) {
+            bail!("there is no component `{stray}` to quantise, there are {}", names.join(", "));
+        }
+        let blocks = stores[0].blocks();
+        if self.swap_blocks > blocks {
+            bail!("{} blocks cannot be swapped: {} has {blocks}", self.swap_blocks, stores[0].component());
+        }
+        Ok(())
     }
 }
 
@@ -293,6 +327,11 @@ pub trait Family: Send + Sync {
     /// [`Backbone::side_multiple`].
     fn bucket_step_px(&self, _path: &Path) -> Result<u32> {
         Ok(64)
+    }
+    /// The number of scalars that each of the denoiser's blocks can leave on the host, without touching weights; empty where
+    /// it has no blocks.
+    fn block_sizes(&self, _path: &Path) -> Result<Vec<usize>> {
+        Ok(Vec::new())
     }
     /// Loads it.
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>>;

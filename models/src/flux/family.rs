@@ -73,6 +73,12 @@ impl Family for Flux1 {
         Ok(native::latent_px(path)? * PATCH as u32)
     }
 
+    fn block_sizes(&self, path: &Path) -> Result<Vec<usize>> {
+        let store = Store::new(DEV.denoiser, Source::Shapes, DType::F32, &Device::Cpu);
+        Flux::new(store.clone(), Config::read(&path.join(DEV.denoiser))?)?;
+        Ok(store.block_elements())
+    }
+
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
         if !self.detect(path)? {
             bail!("{}: this is no folder of the family {}", path.display(), DEV.name);

@@ -39,7 +39,7 @@ pub struct Flux {
 impl Flux {
     /// Loads a transformer's folder.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self> {
-        let flux = Self::new(diffusers::store(dir, options)?, Config::read(dir)?)?;
+        let flux = Self::new(diffusers::denoiser(dir, options)?, Config::read(dir)?)?;
         flux.store.finish()?;
         Ok(flux)
     }
@@ -50,8 +50,8 @@ impl Flux {
         let square = config.channels * PATCH * PATCH;
         let (doubles, singles) = (root.at("transformer_blocks"), root.at("single_transformer_blocks"));
         let layout = Layout { text: Text::GoesOn, alone: Alone::No };
-        let double = |i: usize| Double::new(&doubles.at(i), config.attends, layout).map(Arc::new);
-        let single = |i: usize| Single::new(&singles.at(i), config.attends).map(Arc::new);
+        let double = |i: usize| Double::new(&doubles.at(i).block(), config.attends, layout).map(Arc::new);
+        let single = |i: usize| Single::new(&singles.at(i).block(), config.attends).map(Arc::new);
         Ok(Self {
             squares: Linear::new(&root.at("x_embedder"), square, width)?,
             context: Linear::new(&root.at("context_embedder"), config.context, width)?,
@@ -85,6 +85,7 @@ impl Flux {
 
 impl Backbone for Flux {
     fn forward(&self, x: &Tensor, time: &Tensor, cond: &Cond) -> Result<Tensor> {
+        self.store.recall()?;
         let (_, _, height, width) = x.dims4()?;
         let (dtype, recompute) = (self.dtype(), self.recompute.get());
         let mut x = self.squares.forward(&to_tokens(&x.to_dtype(dtype)?, PATCH)?)?; // B N D

@@ -143,6 +143,12 @@ macro_rules! families {
                 sizes(path)
             }
 
+            fn block_sizes(&self, path: &Path) -> Result<Vec<usize>> {
+                let store = Store::new("unet", Source::Shapes, DType::F32, &Device::Cpu);
+                UNet::new(store.clone(), unet::Config::read(&path.join("unet"))?, 1000)?;
+                Ok(store.block_elements())
+            }
+
             fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
                 load(path, &$rule, options)
             }

@@ -63,6 +63,12 @@ impl Family for Sd3 {
         Ok(native::latent_px(path)? * patch)
     }
 
+    fn block_sizes(&self, path: &Path) -> Result<Vec<usize>> {
+        let store = Store::new(RULE.denoiser, Source::Shapes, DType::F32, &Device::Cpu);
+        Mmdit::new(store.clone(), Config::read(&path.join(RULE.denoiser))?)?;
+        Ok(store.block_elements())
+    }
+
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
         if !self.detect(path)? {
             bail!("{}: this is no folder of the family {}", path.display(), RULE.name);

@@ -39,7 +39,7 @@ pub struct Mmdit {
 impl Mmdit {
     /// Loads a transformer's folder.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self> {
-        let mmdit = Self::new(diffusers::store(dir, options)?, Config::read(dir)?)?;
+        let mmdit = Self::new(diffusers::denoiser(dir, options)?, Config::read(dir)?)?;
         mmdit.store.finish()?;
         Ok(mmdit)
     }
@@ -57,7 +57,7 @@ impl Mmdit {
         let block = |i: usize| {
             let text = if i + 1 == config.layers { Text::Ends } else { Text::GoesOn };
             let alone = if config.alone.contains(&i) { Alone::Too } else { Alone::No };
-            Double::new(&blocks.at(i), config.attends, Layout { text, alone }).map(Arc::new)
+            Double::new(&blocks.at(i).block(), config.attends, Layout { text, alone }).map(Arc::new)
         };
         Ok(Self {
             patches,
@@ -106,6 +106,7 @@ impl Mmdit {
 
 impl Backbone for Mmdit {
     fn forward(&self, x: &Tensor, time: &Tensor, cond: &Cond) -> Result<Tensor> {
+        self.store.recall()?;
         let (_, _, height, width) = x.dims4()?;
         let (patch, dtype, recompute) = (self.config.patch, self.dtype(), self.recompute.get());
         if height % patch != 0 || width % patch != 0 {

@@ -122,8 +122,7 @@ impl ClipText {
     /// Loads the encoder in `dir`. `eos`: the end token of its tokenizer, for configs that do not state it.
     pub fn load(dir: &Path, head: Head, eos: u32, options: &LoadOptions) -> Result<Self> {
         let config = Config::read(dir)?;
-        let source = diffusers::source(dir, options, |files| files.rename(published_key))?;
-        let store = Store::new(diffusers::component(dir)?, source, options.dtype, &options.device);
+        let store = diffusers::store(dir, options, options.dtype, |files| files.rename(published_key))?;
         let this = Self::new(&store, config, head, eos)?;
         store.finish()?;
         Ok(this)
@@ -157,6 +156,7 @@ impl ClipText {
 
     /// Encodes rows of token ids, all of one length.
     pub fn forward(&self, rows: &[Vec<u32>], hidden: Hidden) -> Result<Encoded> {
+        self.store.recall()?;
         let mut x = self.embed(rows)?; // B L D
         let mut penultimate = None;
         for (i, layer) in self.layers.iter().enumerate() {

@@ -11,7 +11,7 @@ use sconce_nn::Store;
 use serde_json::Value;
 
 use super::clip::{Head, Hidden};
-use super::prompt::{ClipPrompt, Names, T5Prompt, present};
+use super::prompt::{ClipPrompt, Names, T5Prompt, known, present};
 use crate::diffusers::{config, read_json};
 
 /// The encoders.
@@ -44,6 +44,7 @@ impl FluxConditioner {
         let number = |field: &str, default: u64| transformer.get(field).and_then(Value::as_u64).unwrap_or(default);
         let widths = [number("joint_attention_dim", 4096) as usize, number("pooled_projection_dim", 768) as usize];
         let tokens = options.max_tokens.unwrap_or(tokens);
+        known(options, &["text_encoder", "text_encoder_2"])?;
         let short = Names { model: "text_encoder", tokenizer: "tokenizer" };
         let long = Names { model: "text_encoder_2", tokenizer: "tokenizer_2" };
         let load = || ClipPrompt::load(dir, &index, short, Head::Pooled, options);

@@ -48,6 +48,17 @@ pub fn present(dir: &Path, index: &Map<String, Value>, names: Names, options: &L
     Ok(true)
 }
 
+/// Refuses a name that is no encoder of the family among those that are left out.
+pub fn known(options: &LoadOptions, encoders: &[&str]) -> Result<()> {
+    match options.without.iter().find(|name| !encoders.contains(&name.as_str())) {
+        Some(stray) if encoders.is_empty() => {
+            bail!("this family cannot do without `{stray}`: it needs all its encoders")
+        }
+        Some(stray) => bail!("there is no encoder `{stray}` to leave out, there are {}", encoders.join(", ")),
+        None => Ok(()),
+    }
+}
+
 /// The parameters of a folder's encoders without their values: those that it has of `clips`, and of T5 as `long`.
 pub fn shapes(dir: &Path, clips: &[&str], head: Head, long: &str) -> Result<Vec<Arc<Store>>> {
     let empty = |component: &str| Store::new(component, Source::Shapes, DType::F32, &Device::Cpu);

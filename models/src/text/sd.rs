@@ -11,7 +11,7 @@ use sconce_nn::Store;
 use serde_json::Value;
 
 use super::clip::{Head, Hidden};
-use super::prompt::{ClipPrompt, Names, class, present};
+use super::prompt::{ClipPrompt, Names, class, known, present};
 use crate::diffusers::read_json;
 
 /// One or two CLIP encoders with their tokenizers.
@@ -36,9 +36,10 @@ impl SdConditioner {
     /// SDXL's.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Arc<dyn Conditioner>> {
         let index = read_json(&dir.join("model_index.json"))?;
+        known(options, &[])?;
         let load = |model, tokenizer, head| {
             let names = Names { model, tokenizer };
-            present(dir, &index, names, &LoadOptions { without: Vec::new(), ..options.clone() })?;
+            present(dir, &index, names, options)?;
             ClipPrompt::load(dir, &index, names, head, options)
         };
         let mut encoders = vec![load("text_encoder", "tokenizer", Head::None)?];

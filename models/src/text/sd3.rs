@@ -12,7 +12,7 @@ use sconce_nn::Store;
 use serde_json::Value;
 
 use super::clip::{self, Head, Hidden};
-use super::prompt::{ClipPrompt, Names, T5Prompt, present};
+use super::prompt::{ClipPrompt, Names, T5Prompt, known, present};
 use crate::diffusers::{config, read_json};
 
 /// Tokens that the family's pipeline gives T5.
@@ -49,6 +49,7 @@ impl Sd3Conditioner {
         let names =
             [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"), ("text_encoder_3", "tokenizer_3")]
                 .map(|(model, tokenizer)| Names { model, tokenizer });
+        known(options, &["text_encoder", "text_encoder_2", "text_encoder_3"])?;
         let clip = |names: Names| -> Result<Option<ClipPrompt>> {
             let load = || ClipPrompt::load(dir, &index, names, Head::Projection, options);
             present(dir, &index, names, options)?.then(load).transpose()

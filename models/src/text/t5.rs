@@ -83,8 +83,7 @@ pub struct T5Encoder {
 impl T5Encoder {
     /// Loads the encoder in `dir`.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self> {
-        let source = diffusers::source(dir, options, |files| files.rename(published_key))?;
-        let store = Store::new(diffusers::component(dir)?, source, options.dtype, &options.device);
+        let store = diffusers::store(dir, options, options.dtype, |files| files.rename(published_key))?;
         let this = Self::new(&store, Config::read(dir)?)?;
         store.finish()?;
         Ok(this)
@@ -110,6 +109,7 @@ impl T5Encoder {
     /// Rows of token ids, all of one length, to their last states, B L D. Every token sees every other, padding too: the
     /// models that it conditions were trained so.
     pub fn forward(&self, rows: &[Vec<u32>]) -> Result<Tensor> {
+        self.store.recall()?;
         let (batch, length, device) = (rows.len(), rows.first().map_or(0, Vec::len), self.store.device());
         let ids: Vec<u32> = rows.concat();
         if length == 0 || ids.len() != batch * length {

@@ -125,9 +125,8 @@ impl AutoencoderKl {
     /// the config says that f16 overflows.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self> {
         let config = Config::read(dir)?;
-        let source = diffusers::source(dir, options, published)?;
         let dtype = super::compute_type(options.dtype, config.force_upcast);
-        let store = Store::new(diffusers::component(dir)?, source, dtype, &options.device);
+        let store = diffusers::store(dir, options, dtype, published)?;
         let this = Self::new(&store, config)?;
         store.finish()?;
         Ok(this)
@@ -157,6 +156,7 @@ impl AutoencoderKl {
 
 impl Autoencoder for AutoencoderKl {
     fn encode(&self, pictures: &Tensor) -> Result<Moments> {
+        self.store.recall()?;
         let h = self.encoder.forward(pictures.to_dtype(self.dtype())?)?;
         let h = match &self.quant {
             Some(quant) => quant.forward(&h)?,
@@ -169,6 +169,7 @@ impl Autoencoder for AutoencoderKl {
     }
 
     fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.store.recall()?;
         let z = latents.to_dtype(self.dtype())?;
         let z = match &self.post_quant {
             Some(post_quant) => post_quant.forward(&z)?,

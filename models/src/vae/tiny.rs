@@ -134,11 +134,7 @@ impl AutoencoderTiny {
         let scaling = Scaling { factor: config.scaling_factor, shift: config.shift_factor };
         let dtype = super::compute_type(options.dtype, config.force_upcast);
         let layout = config.layout(&dir.join("config.json"))?;
-        let source = match options.random {
-            Some(seed) => Source::Random(seed),
-            None => Source::Files(WeightFiles::open(&diffusers::weight_files(dir)?)?),
-        };
-        Self::new(&Store::new(diffusers::component(dir)?, source, dtype, &options.device), layout, scaling)
+        Self::new(&diffusers::store(dir, options, dtype, |files| files)?, layout, scaling)
     }
 
     /// The parameters of a diffusers folder without their values.
@@ -343,11 +339,13 @@ fn run(layers: &[Layer], x: Tensor) -> Result<Tensor> {
 
 impl Autoencoder for AutoencoderTiny {
     fn encode(&self, pictures: &Tensor) -> Result<Moments> {
+        self.store.recall()?;
         let x = pictures.to_dtype(self.store.dtype())?.affine(0.5, 0.5)?; // [0, 1]
         Ok(Moments { mean: run(&self.encoder, x)?.to_dtype(pictures.dtype())?, log_variance: None })
     }
 
     fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.store.recall()?;
         // Latents beyond three are squeezed: the decoder never saw them.
         let z = ((latents.to_dtype(self.store.dtype())? / 3.0)?.tanh()? * 3.0)?;
         run(&self.decoder, z)?.affine(2.0, -1.0)?.to_dtype(latents.dtype())

@@ -135,6 +135,7 @@ fn identity(definition: &str, stores: &[Arc<Store>]) -> Result<String> {
     let mut hash = Digest::default().part(FORMAT.as_bytes()).part(definition.as_bytes());
     for store in stores {
         hash = hash.part(format!("{} {:?}", store.component(), store.dtype()).as_bytes());
+        store.recall()?;
         for param in store.params() {
             hash = hash.part(param.name().as_bytes()).part(&bytes_of(&param.tensor()?)?);
         }

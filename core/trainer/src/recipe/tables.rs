@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use candle_core::DType;
 use schemars::JsonSchema;
+use sconce_nn::quant::Format;
 use sconce_sdk::{
     Choice, Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, Stored, TimestepSampler, Weighting,
 };
@@ -116,10 +117,39 @@ pub struct ModelTable {
     /// pipeline takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_sequence_length: Option<usize>,
+    /// Components whose matrices are kept in few bits, under an adapter or in an encoder that does not train:
+    /// `{ transformer = "nf4", text_encoder_2 = "int8" }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quantise: BTreeMap<String, Packing>,
+    /// How many of the denoiser's blocks keep their matrices on the host, from where they visit the device for each use.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub swap_blocks: usize,
     /// Text encoders that are left out on purpose, by component, where the family can do without: `["text_encoder_3"]` saves
     /// Stable Diffusion 3 its T5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
+}
+
+/// How weights that do not train are kept in few bits, by blocks of 64 with a scale each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Packing {
+    /// Whole numbers of eight bits: 8.25 bits a weight.
+    Int8,
+    /// Floats of eight bits, E4M3: 8.25 bits a weight.
+    Fp8,
+    /// Quantiles of the normal distribution, four bits (Dettmers et al. 2023): 4.25 bits a weight.
+    Nf4,
+}
+
+impl From<Packing> for Format {
+    fn from(packing: Packing) -> Self {
+        match packing {
+            Packing::Int8 => Format::Int8,
+            Packing::Fp8 => Format::Fp8,
+            Packing::Nf4 => Format::Nf4,
+        }
+    }
 }
 
 /// The pictures.
@@ -464,6 +494,9 @@ impl Default for OutputTable {
     }
 }
 
+fn zero(n: &usize) -> bool {
+    *n == 0
+}
 fn one() -> usize {
     1
 }

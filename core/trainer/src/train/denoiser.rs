@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -11,13 +12,14 @@ use sconce_sdk::{Choice, Schedule};
 use super::event::{Event, Observer};
 use super::output;
 use super::preview;
+use super::remembering::Remembering;
 use super::run::{Job, PartLoss, Task, Update};
 use super::weights::Weights;
 use crate::cond::Cond;
 use crate::data::{Cache, Dropped, Encoded, Mirrored, Set, Use};
 use crate::distance::Measure;
 use crate::learning::Learning;
-use crate::model::PromptUse;
+use crate::model::{Conditioner, PromptUse};
 use crate::noise::{Batch, Drawn};
 use crate::recipe::Normalise;
 use crate::step::Row;
@@ -44,6 +46,8 @@ pub(super) struct DenoiserTask<'a> {
     encoders_train: bool,
     learning: Learning,
     memory: Memory,
+    /// The encoders with a memory of the previews' prompts.
+    remembering: Arc<Remembering>,
 }
 
 /// What was read, by key.
@@ -70,12 +74,25 @@ impl<'a> DenoiserTask<'a> {
             model.conditioner().stores().iter().map(|s| s.component().to_owned()).collect();
         let encoders_train =
             weights.params.iter().any(|p| p.name.split_once('/').is_some_and(|(c, _)| encoders.contains(c)));
+        let remembering = Arc::new(Remembering::new(model.conditioner().clone()));
         let cache = Cache::new(&folder, &**model.autoencoder())?;
         let device = job.options.device.clone();
         let learning = Learning::start(&*job.recipe.timesteps, &*job.recipe.weighting);
-        let mut task = Self { job, set, cache, device, encoders_train, learning, memory: Memory::default() };
+        let mut task =
+            Self { job, set, cache, device, encoders_train, learning, memory: Memory::default(), remembering };
         task.encode(order, observer)?;
+        task.let_go();
         Ok(task)
+    }
+
+    /// Lets go of what has encoded everything: text encoders that do not train, and the autoencoder. They come back by
+    /// themselves where they are asked again, for previews.
+    fn let_go(&self) {
+        let model = self.job.model;
+        model.autoencoder().store().release();
+        if !self.encoders_train {
+            model.conditioner().stores().iter().for_each(|store| store.release());
+        }
     }
 
     /// Fills the cache: the pictures and captions of the whole run, in the order in which they are needed.
@@ -95,6 +112,9 @@ impl<'a> DenoiserTask<'a> {
             self.stop_if_asked()?;
             self.picture(used)?;
             observer.see(&Event::Encoding(done + 1, total))?;
+        }
+        if !self.encoders_train && self.job.recipe.data.caption_dropout > 0.0 {
+            self.caption("", PromptUse::Unconditional)?;
         }
         for (done, caption) in captions.iter().enumerate() {
             self.stop_if_asked()?;
@@ -236,6 +256,14 @@ impl<'a> DenoiserTask<'a> {
         Ok(self.job.recipe.schedule.sized(height, width))
     }
 
+    /// What encodes the previews' prompts: the encoders, or what they said before, where they do not train.
+    fn asked(&self) -> Arc<dyn Conditioner> {
+        match self.encoders_train {
+            true => self.job.model.conditioner().clone(),
+            false => self.remembering.clone(),
+        }
+    }
+
     fn stream(&self, purpose: &str) -> Stream {
         Stream::new(self.job.recipe.train.seed, purpose)
     }
@@ -314,11 +342,15 @@ impl Task for DenoiserTask<'_> {
     }
 
     fn draw(&mut self, images: u64, to: &Path) -> Result<()> {
-        preview::draw(self.job, images, to)
+        preview::draw(self.job, &*self.asked(), images, to)?;
+        self.let_go();
+        Ok(())
     }
 
     fn measure(&mut self, images: u64) -> Result<Vec<preview::GroundLuminance>> {
-        preview::measure(self.job, images)
+        let grounds = preview::measure(self.job, &*self.asked(), images)?;
+        self.let_go();
+        Ok(grounds)
     }
 
     fn write(&mut self, weights: &Weights, out: &Path) -> Result<Vec<PathBuf>> {

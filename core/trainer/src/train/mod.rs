@@ -14,6 +14,7 @@ mod output;
 mod preview;
 mod rebuild;
 mod release;
+mod remembering;
 mod run;
 mod snapshots;
 mod weights;

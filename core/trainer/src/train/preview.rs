@@ -11,7 +11,7 @@ use sconce_sdk::{Choice, Kind, Objective, ParamError, Schedule, Spacing};
 use serde_json::Value;
 
 use super::run::Job;
-use crate::model::Geometry;
+use crate::model::{Conditioner, Geometry};
 use crate::recipe::{PreviewTable, SamplingTable};
 use crate::sample::{Sampler, decode, pictures};
 use crate::solver::Solver;
@@ -60,14 +60,14 @@ fn own<K: Kind + ?Sized>(table: &Value) -> Result<Choice<K>> {
 }
 
 /// Draws the recipe's prompts into one sheet.
-pub(super) fn draw(job: &Job, images: u64, to: &Path) -> Result<()> {
+pub(super) fn draw(job: &Job, text: &dyn Conditioner, images: u64, to: &Path) -> Result<()> {
     let Some(table) = job.recipe.preview.as_ref().filter(|t| !t.prompts.is_empty()) else { return Ok(()) };
     let prompts: Vec<&str> = table.prompts.iter().map(String::as_str).collect();
-    write_sheet(&[sampled(job, &How::at(job, images)?, table, &prompts, "preview noise")?], to)
+    write_sheet(&[sampled(job, text, &How::at(job, images)?, table, &prompts, "preview noise")?], to)
 }
 
 /// Draws pictures on the grounds that the recipe names, and measures their corners.
-pub(super) fn measure(job: &Job, images: u64) -> Result<Vec<GroundLuminance>> {
+pub(super) fn measure(job: &Job, text: &dyn Conditioner, images: u64) -> Result<Vec<GroundLuminance>> {
     let Some(table) = &job.recipe.preview else { return Ok(Vec::new()) };
     let how = How::at(job, images)?;
     let sources = &job.recipe.data.source;
@@ -83,7 +83,7 @@ pub(super) fn measure(job: &Job, images: u64) -> Result<Vec<GroundLuminance>> {
             .map(|caption| source.caption.replace("{caption}", caption).replace("{ground}", name))
             .collect();
         let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
-        let drawn = sampled(job, &how, table, &prompts, "measure noise")?;
+        let drawn = sampled(job, text, &how, table, &prompts, "measure noise")?;
         let mean = drawn.iter().map(corners).sum::<f64>() / drawn.len().max(1) as f64;
         out.push(GroundLuminance { ground: name.clone(), drawn: mean, data: luminance(ground.rgb) });
     }
@@ -91,7 +91,14 @@ pub(super) fn measure(job: &Job, images: u64) -> Result<Vec<GroundLuminance>> {
 }
 
 /// Pictures for prompts, each from its own noise: the same for the same place in the list, whenever it is drawn.
-fn sampled(job: &Job, how: &How, table: &PreviewTable, prompts: &[&str], noise: &str) -> Result<Vec<RgbImage>> {
+fn sampled(
+    job: &Job,
+    text: &dyn Conditioner,
+    how: &How,
+    table: &PreviewTable,
+    prompts: &[&str],
+    noise: &str,
+) -> Result<Vec<RgbImage>> {
     let model = job.model;
     let vae = &**model.autoencoder();
     let own = model.native().resolution_px;
@@ -110,7 +117,7 @@ fn sampled(job: &Job, how: &How, table: &PreviewTable, prompts: &[&str], noise: 
         let each = |i: usize| stream.at((first + i) as u64, 0).normal(shape.as_slice(), &job.options.device);
         let start = Tensor::stack(&(0..part.len()).map(each).collect::<Result<Vec<_>>>()?, 0)?;
         let geometry = vec![Geometry::plain(height, width); part.len()];
-        let cond = sampler.condition(&**model.conditioner(), part, &geometry)?;
+        let cond = sampler.condition(text, part, &geometry)?;
         let cond = cond.to(&job.options.device)?.map(|t| Ok(t.detach()))?;
         // The sampler counts its steps in the stream, so that the place in the list has to be in the name.
         let fresh = Stream::new(table.seed, &format!("preview solver noise from {first}"));

@@ -12,6 +12,7 @@ use std::time::Instant;
 use candle_core::{Device, Error, Result, Tensor, bail};
 use sconce_nn::Store;
 use sconce_nn::checkpoint::backward;
+use sconce_nn::store::Reads;
 
 use super::autoencoder::AutoencoderTask;
 use super::averages::Averages;
@@ -221,8 +222,13 @@ pub(super) fn load(resolved: &Resolved, device: &Device) -> std::result::Result<
         random: recipe.model.random_seed,
         max_tokens: recipe.model.max_sequence_length,
         without: recipe.model.without.clone(),
+        packed: recipe.model.quantise.iter().map(|(name, &how)| (name.clone(), how.into())).collect(),
+        swap_blocks: recipe.model.swap_blocks,
+        // Encoders are read, used and let go of before the denoiser is needed.
+        reads: Reads::WhenUsed,
     };
     let model = resolved.family.load(&resolved.model_dir, &load).map_err(Failed::Files)?;
+    load.held_by(&*model)?;
     model.backbone().recompute(recipe.train.recompute);
     if let Some(value) = recipe.train.autoencoder.as_ref().and_then(|a| a.first_log_variance) {
         model.autoencoder().start_log_variance(value)?;

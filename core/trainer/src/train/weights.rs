@@ -98,6 +98,7 @@ fn components(recipe: &Recipe, stores: &[Arc<Store>]) -> BTreeMap<String, f64> {
 }
 
 fn full(store: &Arc<Store>, lr_factor: f64, kept_as: DType) -> Result<Vec<Trained>> {
+    store.recall()?;
     let trained = |p: sconce_nn::Param| {
         let exact = store.exact(&p)?.to_dtype(kept_as)?;
         let var = p.train_as(kept_as)?;

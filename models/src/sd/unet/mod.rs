@@ -41,7 +41,7 @@ pub struct UNet {
 impl UNet {
     /// Loads a UNet's folder. `steps`: those of the schedule that it was trained on.
     pub fn load(dir: &Path, steps: usize, options: &LoadOptions) -> Result<Self> {
-        let unet = Self::new(diffusers::store(dir, options)?, Config::read(dir)?, steps)?;
+        let unet = Self::new(diffusers::denoiser(dir, options)?, Config::read(dir)?, steps)?;
         unet.store.finish()?;
         Ok(unet)
     }
@@ -126,6 +126,7 @@ impl UNet {
 
 impl Backbone for UNet {
     fn forward(&self, x: &Tensor, time: &Tensor, cond: &Cond) -> Result<Tensor> {
+        self.store.recall()?;
         let context = cond.get("context")?.to_dtype(self.dtype())?; // B L D
         let time = self.embed(time, cond)?; // B T
         let inputs = Inputs { time: &time, context: &context, recompute: self.recompute.get() };

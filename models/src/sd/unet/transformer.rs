@@ -43,7 +43,9 @@ impl Transformer {
         Ok(Self {
             norm: GroupNorm::new(&scope.at("norm"), common.groups, channels, GROUP_EPS)?,
             proj_in: projection("proj_in")?,
-            blocks: (0..depth).map(|i| Block::new(&blocks.at(i), widths).map(Arc::new)).collect::<Result<_>>()?,
+            blocks: (0..depth)
+                .map(|i| Block::new(&blocks.at(i).block(), widths).map(Arc::new))
+                .collect::<Result<_>>()?,
             proj_out: projection("proj_out")?,
         })
     }
