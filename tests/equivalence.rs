@@ -128,6 +128,9 @@ fn solvers_visit_the_timesteps_and_levels_that_diffusers_visits() {
             continue;
         }
         let config = read(&case.join("model/scheduler/scheduler_config.json"));
+        if config["beta_schedule"].is_null() {
+            continue; // a flow, whose whole runs are held against diffusers in parity_flow
+        }
         for run in read(&case.join("expected.json"))["runs"].as_array().unwrap() {
             compare(&format!("{} {}", case.display(), run["name"]), &config, run);
             compared += 1;
