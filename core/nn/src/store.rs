@@ -297,8 +297,8 @@ impl Store {
         Ok(if hosted { Held::Hosted(Box::new(held), self.device.clone()) } else { held })
     }
 
-    /// The type in which files hold a tensor, or an error if they do not, or with another shape.
-    fn demand(&self, files: &WeightFiles, name: &str, shape: &Shape) -> Result<String> {
+    /// An error if the files do not hold a tensor, or with another shape, or as what is no weight.
+    fn demand(&self, files: &WeightFiles, name: &str, shape: &Shape) -> Result<()> {
         let from = &self.component;
         let Some((found, stored)) = files.info(name) else {
             let first = files.paths().first().map(|p| p.display().to_string()).unwrap_or_default();
@@ -316,20 +316,19 @@ impl Store {
                 shape.dims()
             );
         }
-        Ok(stored)
+        if stored == "bool" || stored.starts_with(['i', 'u']) {
+            let path = files.path_of(name).map(|p| p.display().to_string()).unwrap_or_default();
+            bail!("{path}: `{name}` is stored as {stored}, which is no type of weights");
+        }
+        Ok(())
     }
 
     fn value(&self, name: &str, shape: &Shape, init: Init, device: &Device) -> Result<Tensor> {
         let from = &self.component;
         match &self.source {
             Source::Files(files) => {
-                let stored = self.demand(files, name, shape)?;
-                let value = files.tensor(name, self.dtype, device)?;
-                if !value.dtype().is_float() {
-                    let path = files.path_of(name).map(|p| p.display().to_string()).unwrap_or_default();
-                    bail!("{path}: `{name}` is stored as {stored}, which is no type of weights");
-                }
-                Ok(value)
+                self.demand(files, name, shape)?;
+                files.tensor(name, self.dtype, device)
             }
             Source::Random(seed) => {
                 let stream = Stream::new(*seed, &format!("init {from}/{name}"));
