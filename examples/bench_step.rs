@@ -59,7 +59,7 @@ struct Args {
     #[arg(long, value_enum, default_value = "all")]
     gradients: Gradients,
     /// Where to compute: `cpu`, `cuda:0`.
-    #[arg(long, default_value = "cpu", value_parser = device)]
+    #[arg(long, default_value = "cpu", value_parser = sconce_nn::kernels::open)]
     device: Device,
     /// Steps that are timed.
     #[arg(long, default_value_t = 10)]
@@ -99,14 +99,6 @@ enum Type {
 fn latent(text: &str) -> std::result::Result<[usize; 3], String> {
     let sides: Vec<usize> = text.split('x').filter_map(|side| side.parse().ok()).collect();
     sides.try_into().map_err(|_| "channels, height and width, such as 4x32x32".into())
-}
-
-fn device(text: &str) -> std::result::Result<Device, String> {
-    match text.strip_prefix("cuda:").map(str::parse) {
-        None if text == "cpu" => Ok(Device::Cpu),
-        Some(Ok(index)) => sconce_nn::kernels::open_cuda(index).map_err(|e| e.to_string()),
-        _ => Err("expected `cpu` or `cuda:0`".into()),
-    }
 }
 
 fn main() -> Result<()> {

@@ -5,20 +5,20 @@
 mod case;
 #[path = "common/formula.rs"]
 mod formula;
+#[path = "common/sampled.rs"]
+mod sampled;
 
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 use case::{Case, FLOW_CASES, data, device, json, options, strings};
+use sampled::sampled;
 use sconce_core::Cond;
-use sconce_core::model::{Geometry, LoadOptions, Model, PromptUse, Recompute};
-use sconce_core::recipe::{SamplingTable, family};
-use sconce_core::sample::Sampler;
+use sconce_core::model::{LoadOptions, Model, PromptUse, Recompute};
+use sconce_core::recipe::family;
 use sconce_models::text::unigram::T5Tokenizer;
 use sconce_nn::Store;
 use sconce_nn::checkpoint::on_big_stack;
-use sconce_nn::rng::Stream;
-use sconce_sdk::{Choice, Objective, Schedule};
 
 use sconce as _;
 
@@ -171,25 +171,7 @@ fn final_latents_are_those_of_diffusers() -> Result<()> {
             }
             std::fs::write(&config, changed.to_string())?;
             let native = family(case.path(), None).unwrap().native_with(case.path(), run["solver"].as_str(), None)?;
-            let schedule = Choice::<dyn Schedule>::from_table(&native.schedule).unwrap();
-            let objective = Choice::<dyn Objective>::from_table(&native.objective).unwrap();
-            let sampling = SamplingTable {
-                solver: Choice::from_table(&native.solver).unwrap(),
-                spacing: Choice::from_table(&native.spacing).unwrap(),
-                steps: run["steps"].as_u64().unwrap() as usize,
-                cfg: run["guidance"].as_f64().unwrap(),
-                guidance: run["told"].as_f64(),
-                cfg_rescale: 0.0,
-                negative: run["negative"].as_str().map(str::to_owned),
-            };
-            let backbone = &**model.backbone();
-            let sampler = Sampler { backbone, schedule: &*schedule, objective: &*objective, sampling: &sampling };
-            let noise = case.expected("sample.init")?;
-            let side = |field: &str| run[field].as_u64().unwrap() as u32;
-            let pictures = vec![Geometry::plain(side("height"), side("width")); noise.dim(0)?];
-            let prompts = vec![run["prompt"].as_str().unwrap(); pictures.len()];
-            let cond = sampler.condition(&**model.conditioner(), &prompts, &pictures)?;
-            let latents = sampler.sample(&noise, &cond, &Stream::new(0, "unused"), &mut |_, _| Ok(()))?;
+            let latents = sampled(&case, &*model, &native, run)?;
             case.check(run["tensor"].as_str().unwrap(), &latents, 1e-3)?;
         }
         Ok(())

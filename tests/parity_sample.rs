@@ -5,16 +5,14 @@
 mod case;
 #[path = "common/formula.rs"]
 mod formula;
+#[path = "common/sampled.rs"]
+mod sampled;
 
 use candle_core::{DType, Result};
 use case::{CASES, Case, json, options};
-use sconce_core::model::{Geometry, Model, Native};
-use sconce_core::recipe::{SamplingTable, family};
-use sconce_core::sample::Sampler;
+use sampled::sampled;
+use sconce_core::recipe::family;
 use sconce_nn::checkpoint::on_big_stack;
-use sconce_nn::rng::Stream;
-use sconce_sdk::{Choice, Objective, Schedule};
-use serde_json::Value;
 
 use sconce as _;
 
@@ -50,29 +48,7 @@ fn runs(name: &str) -> Result<()> {
         std::fs::write(&config, changed.to_string())?;
         let native = family.native_with(case.path(), run["solver"].as_str(), None)?;
         let tensor = run["tensor"].as_str().unwrap();
-        case.check(tensor, &sample(&case, &*model, &native, run)?, 1e-3)?;
+        case.check(tensor, &sampled(&case, &*model, &native, run)?, 1e-3)?;
     }
     Ok(())
-}
-
-fn sample(case: &Case, model: &dyn Model, native: &Native, run: &Value) -> Result<candle_core::Tensor> {
-    let schedule = Choice::<dyn Schedule>::from_table(&native.schedule).unwrap();
-    let objective = Choice::<dyn Objective>::from_table(&native.objective).unwrap();
-    let sampling = SamplingTable {
-        solver: Choice::from_table(&native.solver).unwrap(),
-        spacing: Choice::from_table(&native.spacing).unwrap(),
-        steps: run["steps"].as_u64().unwrap() as usize,
-        cfg: run["guidance"].as_f64().unwrap(),
-        guidance: None,
-        cfg_rescale: run["guidance_rescale"].as_f64().unwrap(),
-        negative: run["negative"].as_str().map(str::to_owned),
-    };
-    let backbone = &**model.backbone();
-    let sampler = Sampler { backbone, schedule: &*schedule, objective: &*objective, sampling: &sampling };
-    let noise = case.expected("sample.init")?;
-    let side = |field: &str| run[field].as_u64().unwrap() as u32;
-    let pictures = vec![Geometry::plain(side("height"), side("width")); noise.dim(0)?];
-    let prompts = vec![run["prompt"].as_str().unwrap(); pictures.len()];
-    let cond = sampler.condition(&**model.conditioner(), &prompts, &pictures)?;
-    sampler.sample(&noise, &cond, &Stream::new(0, "unused"), &mut |_, _| Ok(()))
 }

@@ -10,6 +10,7 @@ use sconce_core::model::LoadOptions;
 use sconce_nn::Store;
 use sconce_nn::store::{Keep, Source};
 use sconce_nn::weights::WeightFiles;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// What weight files are called: by diffusers, and by transformers.
@@ -25,6 +26,17 @@ pub fn read_json(path: &Path) -> Result<Map<String, Value>> {
 /// The `config.json` of a component's folder.
 pub fn config(dir: &Path) -> Result<Map<String, Value>> {
     read_json(&dir.join("config.json"))
+}
+
+/// What `read` makes of a component's `config.json`, whose name is in its errors.
+pub fn described<T>(dir: &Path, read: impl FnOnce(Map<String, Value>) -> Result<T>) -> Result<T> {
+    read(config(dir)?).map_err(|e| Error::Msg(format!("{}: {e}", dir.join("config.json").display())))
+}
+
+/// A config's fields but those of the format itself, whose names begin with `_`.
+pub fn fields<T: DeserializeOwned>(json: Map<String, Value>) -> Result<T> {
+    let fields = json.into_iter().filter(|(key, _)| !key.starts_with('_')).collect();
+    serde_json::from_value(Value::Object(fields)).map_err(Error::wrap)
 }
 
 /// The name of a component: that of its folder.

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use candle_core::{DType, Device, Result, Tensor};
 use sconce_core::model::LoadOptions;
 use sconce_nn::checkpoint::backward;
+use sconce_nn::kernels::open;
 use sconce_nn::store::Param;
 use sconce_nn::weights::{WeightFiles, save};
 use serde_json::Value;
@@ -41,15 +42,8 @@ pub fn json(path: PathBuf) -> Value {
 /// Where the tests compute: the CPU, or the device that SCONCE_TEST_DEVICE names (`cuda:0`).
 pub fn device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE.get_or_init(open_device).clone()
-}
-
-fn open_device() -> Device {
-    match std::env::var("SCONCE_TEST_DEVICE").as_deref().map(|name| name.strip_prefix("cuda:").map(str::parse)) {
-        Ok(Some(Ok(index))) => sconce_nn::kernels::open_cuda(index).expect("the device that SCONCE_TEST_DEVICE names"),
-        Err(_) | Ok(None) => Device::Cpu,
-        Ok(Some(Err(e))) => panic!("SCONCE_TEST_DEVICE: {e}"),
-    }
+    let name = std::env::var("SCONCE_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    DEVICE.get_or_init(|| open(&name).expect("the device that SCONCE_TEST_DEVICE names")).clone()
 }
 
 pub fn options(dtype: DType) -> LoadOptions {

@@ -179,17 +179,6 @@ impl Store {
         self.blocks.load(Ordering::Relaxed)
     }
 
-    /// The number of scalars in the matrices of each of its blocks: what may stay on the host.
-    pub fn block_elements(&self) -> Vec<usize> {
-        let mut counts = vec![0; self.blocks()];
-        for kept in self.params.lock().expect("no holder panics").values() {
-            if let Some(block) = kept.matrix.and_then(|place| place.block) {
-                counts[block] += kept.param.shape().elem_count();
-            }
-        }
-        counts
-    }
-
     /// Bytes that its parameters take where they are used, and on the host beside that.
     pub fn bytes(&self) -> [usize; 2] {
         let size = |p: &Param| match (p.frozen(), p.var()) {
@@ -234,19 +223,16 @@ impl Store {
     /// A parameter's value in f32 as its file holds it, where that is more than the store keeps: the start of an f32
     /// master, and what a model that is saved again must not lose. Otherwise its value as it is.
     pub fn exact(&self, param: &Param) -> Result<Tensor> {
-        if let Some(Held::Released(_)) = param.frozen() {
-            let kept = self.params.lock().expect("no holder panics").get(param.name()).cloned();
-            let init = kept.map_or(Init::Zeros, |kept| kept.init);
-            return match &self.source {
-                Source::Files(files) => files.tensor(param.name(), DType::F32, &self.device),
-                _ => self.value(param.name(), &param.shape(), init, &self.device)?.to_dtype(DType::F32),
-            };
-        }
+        let released = matches!(param.frozen(), Some(Held::Released(_)));
+        let more = self.dtype != DType::F32 || self.keep != Keep::default();
         match &self.source {
-            Source::Files(files)
-                if param.var().is_none() && (self.dtype != DType::F32 || self.keep != Keep::default()) =>
-            {
+            Source::Files(files) if released || (more && param.var().is_none()) => {
                 files.tensor(param.name(), DType::F32, &self.device)
+            }
+            _ if released => {
+                let kept = self.params.lock().expect("no holder panics").get(param.name()).cloned();
+                let Some(Kept { init, .. }) = kept else { bail!("{}: no `{}`", self.component, param.name()) };
+                self.value(param.name(), &param.shape(), init, &self.device)?.to_dtype(DType::F32)
             }
             _ => param.tensor()?.detach().to_dtype(DType::F32),
         }

@@ -8,21 +8,15 @@ use std::sync::OnceLock;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sconce_nn::checkpoint::{backward, checkpoint, on_big_stack};
 use sconce_nn::gradcheck::pseudo_random;
+use sconce_nn::kernels::open;
 use sconce_nn::ops::{self, Conv, Mask};
 use sconce_nn::quant::{Format, Packed};
 use sconce_nn::rng::Stream;
 
 fn device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE.get_or_init(open_device).clone()
-}
-
-fn open_device() -> Device {
-    match std::env::var("SCONCE_TEST_DEVICE").as_deref().map(|name| name.strip_prefix("cuda:").map(str::parse)) {
-        Ok(Some(Ok(index))) => sconce_nn::kernels::open_cuda(index).expect("the device that SCONCE_TEST_DEVICE names"),
-        Err(_) | Ok(None) => Device::Cpu,
-        Ok(Some(Err(e))) => panic!("SCONCE_TEST_DEVICE: {e}"),
-    }
+    let name = std::env::var("SCONCE_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    DEVICE.get_or_init(|| open(&name).expect("the device that SCONCE_TEST_DEVICE names")).clone()
 }
 
 type Op = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;

@@ -256,13 +256,10 @@ impl LoadOptions {
             reads: Reads::AtOnce,
         }
     }
-}
 
-impl LoadOptions {
     /// Refuses a component that is to be packed and that the model does not have, and blocks to swap where there are fewer.
     pub fn held_by(&self, model: &dyn Model) -> Result<()> {
-        let mut stores = vec![model.backbone().store().clone(), model.autoencoder().store().clone()];
-        stores.extend(model.conditioner().stores());
+        let stores = model.stores();
         let names: Vec<&str> = stores.iter().map(|store| store.component()).collect();
         if let Some(stray) = self.packed.keys().find(|name| !names.contains(&name.as_str())) {
             bail!("there is no component `{stray}` to quantise, there are {}", names.join(", "));
@@ -285,6 +282,12 @@ pub trait Model: Send + Sync {
     fn conditioner(&self) -> &Arc<dyn Conditioner>;
     /// Its autoencoder.
     fn autoencoder(&self) -> &Arc<dyn Autoencoder>;
+    /// The parameters of all its components, the denoiser's first.
+    fn stores(&self) -> Vec<Arc<Store>> {
+        let mut stores = vec![self.backbone().store().clone(), self.autoencoder().store().clone()];
+        stores.extend(self.conditioner().stores());
+        stores
+    }
     /// Writes a whole diffusers folder with `weights` in place of the loaded values where given (key: component, then
     /// parameter), the native settings replaced by `trained_as`, and `metadata` in each weight file's header.
     fn save(&self, to: &Path, save: &SaveModel) -> Result<Vec<PathBuf>>;
@@ -327,11 +330,6 @@ pub trait Family: Send + Sync {
     /// [`Backbone::side_multiple`].
     fn bucket_step_px(&self, _path: &Path) -> Result<u32> {
         Ok(64)
-    }
-    /// The number of scalars that each of the denoiser's blocks can leave on the host, without touching weights; empty where
-    /// it has no blocks.
-    fn block_sizes(&self, _path: &Path) -> Result<Vec<usize>> {
-        Ok(Vec::new())
     }
     /// Loads it.
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>>;

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, bail};
+use candle_core::{Result, bail};
 use schemars::JsonSchema;
-use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native};
-use sconce_nn::Store;
-use sconce_nn::store::Source;
+use sconce_core::model::{Family, LoadOptions, Model, Native};
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +15,7 @@ use super::{Config, Flux};
 use crate::dit::Guided;
 use crate::folder::{self, Clips, FolderModel, Rule, native};
 use crate::text::clip::Head;
-use crate::text::flux::Guidance;
 use crate::text::{FluxConditioner, prompt};
-use crate::vae;
 
 /// FLUX.1-dev: distilled to know its guidance.
 const DEV: Rule = Rule {
@@ -62,43 +58,25 @@ impl Family for Flux1 {
     }
 
     fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>> {
-        let empty = |component: &str| Store::new(component, Source::Shapes, DType::F32, &Device::Cpu);
-        let mut stores = vec![Flux::new(empty(DEV.denoiser), Config::read(&path.join(DEV.denoiser))?)?.store().clone()];
-        stores.extend(prompt::shapes(path, &["text_encoder"], Head::Pooled, "text_encoder_2")?);
-        stores.push(vae::shapes(&path.join("vae"))?);
-        Ok(stores.into_iter().map(|store| (store.component().to_owned(), store.elements())).collect())
+        let denoiser = folder::empty(DEV.denoiser);
+        Flux::new(denoiser.clone(), Config::read(&path.join(DEV.denoiser))?)?;
+        folder::sizes(path, denoiser, prompt::shapes(path, &["text_encoder"], Head::Pooled, "text_encoder_2")?)
     }
 
     fn bucket_step_px(&self, path: &Path) -> Result<u32> {
         Ok(native::latent_px(path)? * PATCH as u32)
     }
 
-    fn block_sizes(&self, path: &Path) -> Result<Vec<usize>> {
-        let store = Store::new(DEV.denoiser, Source::Shapes, DType::F32, &Device::Cpu);
-        Flux::new(store.clone(), Config::read(&path.join(DEV.denoiser))?)?;
-        Ok(store.block_elements())
-    }
-
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
         if !self.detect(path)? {
             bail!("{}: this is no folder of the family {}", path.display(), DEV.name);
         }
-        let native = self.native(path)?;
-        let (tokens, guidance) = match native.guidance {
-            Some(_) => (TOKENS[0], Guidance::Told),
-            None => (TOKENS[1], Guidance::None),
-        };
-        let conditioner = FluxConditioner::load(path, tokens, guidance, options)?;
+        let guided = Config::read(&path.join(DEV.denoiser))?.guided;
+        let tokens = if guided == Guided::ByNumber { TOKENS[0] } else { TOKENS[1] };
+        let conditioner = FluxConditioner::load(path, tokens, guided, options)?;
         let backbone = Flux::load(&path.join(DEV.denoiser), options)?;
-        let autoencoder = vae::load(&path.join("vae"), options)?;
-        folder::fitting(path, backbone.config().channels, &*autoencoder)?;
-        Ok(Box::new(FolderModel {
-            dir: path.to_owned(),
-            native,
-            backbone: Arc::new(backbone),
-            conditioner,
-            autoencoder,
-        }))
+        let channels = backbone.config().channels;
+        FolderModel::assemble(path, self.native(path)?, Arc::new(backbone), channels, conditioner, options)
     }
 }
 

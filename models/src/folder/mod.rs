@@ -9,14 +9,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Error, Result, Tensor, bail};
-use sconce_core::model::{Autoencoder, Backbone, Conditioner, Model, Native, SaveModel};
+use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use sconce_core::model::{Autoencoder, Backbone, Conditioner, LoadOptions, Model, Native, SaveModel};
 use sconce_nn::Store;
+use sconce_nn::store::Source;
 use sconce_nn::weights::{save, write_atomic};
 use serde_json::{Map, Value, json};
 
 use self::native::SCHEDULER;
 use crate::diffusers::{config, file_names, read_json};
+use crate::vae;
 
 /// The folders of tokenizers.
 const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
@@ -61,31 +63,24 @@ pub fn holds(dir: &Path, denoiser: &str, class: &str) -> Result<bool> {
     Ok(read_json(&config)?.get("_class_name").is_some_and(|found| found == class))
 }
 
-/// Refuses a denoiser whose channels are not the autoencoder's.
-pub fn fitting(dir: &Path, channels: usize, autoencoder: &dyn Autoencoder) -> Result<()> {
-    if channels != autoencoder.channels() {
-        bail!(
-            "{}: the denoiser takes {channels} channels and the autoencoder's latents have {}: inpainting, depth and \
-             picture-to-picture models are not supported",
-            dir.display(),
-            autoencoder.channels()
-        );
-    }
-    Ok(())
+/// A component's parameters without their values, to be told their shapes.
+pub fn empty(component: &str) -> Arc<Store> {
+    Store::new(component, Source::Shapes, DType::F32, &Device::Cpu)
+}
+
+/// The number of scalars in each component: the denoiser, the text encoders, and the autoencoder of the folder.
+pub fn sizes(dir: &Path, denoiser: Arc<Store>, encoders: Vec<Arc<Store>>) -> Result<BTreeMap<String, usize>> {
+    let stores = encoders.into_iter().chain([denoiser, vae::shapes(&dir.join("vae"))?]);
+    Ok(stores.map(|store| (store.component().to_owned(), store.elements())).collect())
 }
 
 /// A model in a folder.
 pub struct FolderModel {
-    /// The folder.
-    pub dir: PathBuf,
-    /// What it says about itself.
-    pub native: Native,
-    /// The denoiser.
-    pub backbone: Arc<dyn Backbone>,
-    /// Its conditioning.
-    pub conditioner: Arc<dyn Conditioner>,
-    /// Its autoencoder.
-    pub autoencoder: Arc<dyn Autoencoder>,
+    dir: PathBuf,
+    native: Native,
+    backbone: Arc<dyn Backbone>,
+    conditioner: Arc<dyn Conditioner>,
+    autoencoder: Arc<dyn Autoencoder>,
 }
 
 impl Model for FolderModel {
@@ -133,14 +128,33 @@ impl Model for FolderModel {
 }
 
 impl FolderModel {
-    fn has(&self, component: &str) -> bool {
-        self.stores().iter().any(|store| store.component() == component)
+    /// The model of a folder: its denoiser of so many latent channels, its text encoders, and the autoencoder, which is
+    /// loaded here.
+    ///
+    /// # Errors
+    /// If the autoencoder's latents have other channels.
+    pub fn assemble(
+        dir: &Path,
+        native: Native,
+        backbone: Arc<dyn Backbone>,
+        channels: usize,
+        conditioner: Arc<dyn Conditioner>,
+        options: &LoadOptions,
+    ) -> Result<Box<dyn Model>> {
+        let autoencoder = vae::load(&dir.join("vae"), options)?;
+        if channels != autoencoder.channels() {
+            bail!(
+                "{}: the denoiser takes {channels} channels and the autoencoder's latents have {}: inpainting, depth and \
+                 picture-to-picture models are not supported",
+                dir.display(),
+                autoencoder.channels()
+            );
+        }
+        Ok(Box::new(Self { dir: dir.to_owned(), native, backbone, conditioner, autoencoder }))
     }
 
-    fn stores(&self) -> Vec<Arc<Store>> {
-        let mut stores = vec![self.backbone.store().clone(), self.autoencoder.store().clone()];
-        stores.extend(self.conditioner.stores());
-        stores
+    fn has(&self, component: &str) -> bool {
+        self.stores().iter().any(|store| store.component() == component)
     }
 
     fn save_component(&self, to: &Path, store: &Store, what: &SaveModel) -> Result<Vec<PathBuf>> {

@@ -4,21 +4,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, bail};
+use candle_core::{Result, bail};
 use schemars::JsonSchema;
-use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native};
-use sconce_nn::Store;
-use sconce_nn::store::Source;
+use sconce_core::model::{Family, LoadOptions, Model, Native};
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::unet::{self, UNet};
 use crate::diffusers::{self, read_json};
-use crate::folder::{Clips, FolderModel, Rule, fitting, native};
+use crate::folder::{self, Clips, FolderModel, Rule, empty, native};
 use crate::text::SdConditioner;
 use crate::text::clip::{ClipText, Config as TextConfig, Head};
-use crate::vae;
 
 /// What all three have.
 const UNET: Rule = Rule {
@@ -86,23 +83,16 @@ fn family_of(dir: &Path) -> Result<Option<&'static Rule>> {
 }
 
 fn sizes(dir: &Path) -> Result<BTreeMap<String, usize>> {
-    let stores = shapes(dir)?;
-    Ok(stores.into_iter().map(|store| (store.component().to_owned(), store.elements())).collect())
-}
-
-/// Every component's parameters without their values.
-fn shapes(dir: &Path) -> Result<Vec<Arc<Store>>> {
-    let empty = |component: &str| Store::new(component, Source::Shapes, DType::F32, &Device::Cpu);
-    let mut stores = Vec::new();
+    let mut encoders = Vec::new();
     for (component, head) in [("text_encoder", Head::None), ("text_encoder_2", Head::Projection)] {
         let folder = dir.join(component);
         if folder.is_dir() {
-            stores.push(ClipText::new(&empty(component), TextConfig::read(&folder)?, head, 0)?.store().clone());
+            encoders.push(ClipText::new(&empty(component), TextConfig::read(&folder)?, head, 0)?.store().clone());
         }
     }
-    stores.push(UNet::new(empty("unet"), unet::Config::read(&dir.join("unet"))?, 1000)?.store().clone());
-    stores.push(vae::shapes(&dir.join("vae"))?);
-    Ok(stores)
+    let denoiser = empty("unet");
+    UNet::new(denoiser.clone(), unet::Config::read(&dir.join("unet"))?, 1000)?;
+    folder::sizes(dir, denoiser, encoders)
 }
 
 fn load(dir: &Path, rule: &'static Rule, options: &LoadOptions) -> Result<Box<dyn Model>> {
@@ -113,10 +103,9 @@ fn load(dir: &Path, rule: &'static Rule, options: &LoadOptions) -> Result<Box<dy
     let scheduler = read_json(&dir.join(native::SCHEDULER))?;
     let steps = scheduler.get("num_train_timesteps").and_then(Value::as_u64).unwrap_or(1000);
     let unet = UNet::load(&dir.join("unet"), steps as usize, options)?;
-    let autoencoder = vae::load(&dir.join("vae"), options)?;
-    fitting(dir, unet.config().in_channels, &*autoencoder)?;
+    let channels = unet.config().in_channels;
     let conditioner = SdConditioner::load(dir, options)?;
-    Ok(Box::new(FolderModel { dir: dir.to_owned(), native, backbone: Arc::new(unet), conditioner, autoencoder }))
+    FolderModel::assemble(dir, native, Arc::new(unet), channels, conditioner, options)
 }
 
 macro_rules! families {
@@ -141,12 +130,6 @@ macro_rules! families {
 
             fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>> {
                 sizes(path)
-            }
-
-            fn block_sizes(&self, path: &Path) -> Result<Vec<usize>> {
-                let store = Store::new("unet", Source::Shapes, DType::F32, &Device::Cpu);
-                UNet::new(store.clone(), unet::Config::read(&path.join("unet"))?, 1000)?;
-                Ok(store.block_elements())
             }
 
             fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use candle_core::{Error, Result, bail};
+use candle_core::{Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -75,15 +75,12 @@ pub struct Config {
 impl Config {
     /// Reads `config.json` in a transformer's folder.
     pub fn read(dir: &Path) -> Result<Self> {
-        let fail = |e: Error| Error::Msg(format!("{}: {e}", dir.join("config.json").display()));
-        Self::from_json(diffusers::config(dir)?).map_err(fail)
+        diffusers::described(dir, Self::from_json)
     }
 
     /// Reads what is in such a file.
     pub fn from_json(json: Map<String, Value>) -> Result<Self> {
-        let fields = json.into_iter().filter(|(key, _)| !key.starts_with('_')).collect();
-        let fields: Fields = serde_json::from_value(Value::Object(fields)).map_err(Error::wrap)?;
-        fields.check()
+        diffusers::fields::<Fields>(json)?.check()
     }
 }
 

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, bail};
+use candle_core::{Result, bail};
 use schemars::JsonSchema;
-use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native};
-use sconce_nn::Store;
-use sconce_nn::store::Source;
+use sconce_core::model::{Family, LoadOptions, Model, Native};
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +15,6 @@ use crate::dit::QkNorm;
 use crate::folder::{self, Clips, FolderModel, Rule, native};
 use crate::text::clip::Head;
 use crate::text::{Sd3Conditioner, prompt};
-use crate::vae;
 
 const RULE: Rule = Rule {
     name: "sd3",
@@ -50,12 +47,10 @@ impl Family for Sd3 {
     }
 
     fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>> {
-        let empty = |component: &str| Store::new(component, Source::Shapes, DType::F32, &Device::Cpu);
-        let mut stores =
-            vec![Mmdit::new(empty(RULE.denoiser), Config::read(&path.join(RULE.denoiser))?)?.store().clone()];
-        stores.extend(prompt::shapes(path, &["text_encoder", "text_encoder_2"], Head::Projection, "text_encoder_3")?);
-        stores.push(vae::shapes(&path.join("vae"))?);
-        Ok(stores.into_iter().map(|store| (store.component().to_owned(), store.elements())).collect())
+        let denoiser = folder::empty(RULE.denoiser);
+        Mmdit::new(denoiser.clone(), Config::read(&path.join(RULE.denoiser))?)?;
+        let clips = ["text_encoder", "text_encoder_2"];
+        folder::sizes(path, denoiser, prompt::shapes(path, &clips, Head::Projection, "text_encoder_3")?)
     }
 
     fn bucket_step_px(&self, path: &Path) -> Result<u32> {
@@ -63,28 +58,14 @@ impl Family for Sd3 {
         Ok(native::latent_px(path)? * patch)
     }
 
-    fn block_sizes(&self, path: &Path) -> Result<Vec<usize>> {
-        let store = Store::new(RULE.denoiser, Source::Shapes, DType::F32, &Device::Cpu);
-        Mmdit::new(store.clone(), Config::read(&path.join(RULE.denoiser))?)?;
-        Ok(store.block_elements())
-    }
-
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
         if !self.detect(path)? {
             bail!("{}: this is no folder of the family {}", path.display(), RULE.name);
         }
-        let native = self.native(path)?;
         let conditioner = Sd3Conditioner::load(path, options)?;
         let backbone = Mmdit::load(&path.join(RULE.denoiser), options)?;
-        let autoencoder = vae::load(&path.join("vae"), options)?;
-        folder::fitting(path, backbone.config().channels, &*autoencoder)?;
-        Ok(Box::new(FolderModel {
-            dir: path.to_owned(),
-            native,
-            backbone: Arc::new(backbone),
-            conditioner,
-            autoencoder,
-        }))
+        let channels = backbone.config().channels;
+        FolderModel::assemble(path, self.native(path)?, Arc::new(backbone), channels, conditioner, options)
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::clip::{Head, Hidden};
 use super::prompt::{ClipPrompt, Names, T5Prompt, known, present};
 use crate::diffusers::{config, read_json};
+use crate::dit::Guided;
 
 /// The encoders.
 pub struct FluxConditioner {
@@ -22,23 +23,14 @@ pub struct FluxConditioner {
     tokens: usize,
     /// Width of the context, and of the pooled state.
     widths: [usize; 2],
-    guidance: Guidance,
+    guided: Guided,
     dtype: DType,
     device: Device,
 }
 
-/// Whether the denoiser is told a guidance scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guidance {
-    /// It was distilled to know it (FLUX.1-dev).
-    Told,
-    /// It takes none (FLUX.1-schnell).
-    None,
-}
-
 impl FluxConditioner {
     /// Loads what `model_index.json` names. `tokens`: those of the context, where the options do not say.
-    pub fn load(dir: &Path, tokens: usize, guidance: Guidance, options: &LoadOptions) -> Result<Arc<dyn Conditioner>> {
+    pub fn load(dir: &Path, tokens: usize, guided: Guided, options: &LoadOptions) -> Result<Arc<dyn Conditioner>> {
         let index = read_json(&dir.join("model_index.json"))?;
         let transformer = config(&dir.join("transformer"))?;
         let number = |field: &str, default: u64| transformer.get(field).and_then(Value::as_u64).unwrap_or(default);
@@ -60,7 +52,7 @@ impl FluxConditioner {
             }
         }
         let (dtype, device) = (options.dtype, options.device.clone());
-        Ok(Arc::new(Self { clip, t5, tokens, widths, guidance, dtype, device }))
+        Ok(Arc::new(Self { clip, t5, tokens, widths, guided, dtype, device }))
     }
 }
 
@@ -88,9 +80,9 @@ impl Conditioner for FluxConditioner {
     }
 
     fn guidance(&self, scale: f64, count: usize) -> Result<Cond> {
-        match self.guidance {
-            Guidance::Told => Ok(Cond::default().with("guidance", Tensor::full(scale as f32, count, &self.device)?)), // B
-            Guidance::None => Ok(Cond::default()),
+        match self.guided {
+            Guided::ByNumber => Ok(Cond::default().with("guidance", Tensor::full(scale as f32, count, &self.device)?)), // B
+            Guided::No => Ok(Cond::default()),
         }
     }
 

@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use sconce_core::model::LoadOptions;
 use sconce_nn::Store;
-use sconce_nn::store::Source;
 use serde_json::{Map, Value};
 
 use super::clip::{ClipText, Head};
 use super::t5::T5Encoder;
 use super::tokenizer::ClipTokenizer;
 use super::unigram::T5Tokenizer;
+use crate::folder::empty;
 
 /// Which components are one encoder's.
 #[derive(Clone, Copy)]
@@ -61,7 +61,6 @@ pub fn known(options: &LoadOptions, encoders: &[&str]) -> Result<()> {
 
 /// The parameters of a folder's encoders without their values: those that it has of `clips`, and of T5 as `long`.
 pub fn shapes(dir: &Path, clips: &[&str], head: Head, long: &str) -> Result<Vec<Arc<Store>>> {
-    let empty = |component: &str| Store::new(component, Source::Shapes, DType::F32, &Device::Cpu);
     let mut stores = Vec::new();
     for component in clips.iter().filter(|c| dir.join(c).is_dir()) {
         let config = super::clip::Config::read(&dir.join(component))?;

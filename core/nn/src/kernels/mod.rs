@@ -84,6 +84,18 @@ pub fn open_cuda(index: usize) -> Result<Device> {
     Ok(device)
 }
 
+/// The device that `cpu` or `cuda:0` names.
+///
+/// # Errors
+/// If it names none, or the GPU is not there.
+pub fn open(name: &str) -> Result<Device> {
+    match name.strip_prefix("cuda:").map(str::parse) {
+        None if name == "cpu" => Ok(Device::Cpu),
+        Some(Ok(index)) => open_cuda(index),
+        _ => bail!("{name:?} names no device: expected `cpu` or `cuda:0`"),
+    }
+}
+
 /// An update of AdamW in one pass over a weight and its moments (f32, contiguous) on a GPU; false where there is no kernel.
 ///
 /// # Errors

@@ -222,8 +222,8 @@ impl<'a> DenoiserTask<'a> {
         };
         let geometry: Vec<_> = batch.iter().map(|u| self.set.items[u.item].framing.geometry(u.mirrored)).collect();
         let text = text.merge(conditioner.geometry(&geometry)?);
-        let scale = self.job.recipe.train.guidance.unwrap_or(1.0);
-        text.merge(conditioner.guidance(scale, batch.len())?).to(&self.device)
+        let told = self.job.recipe.train.guidance.map(|scale| conditioner.guidance(scale, batch.len())).transpose()?;
+        text.merge(told.unwrap_or_default()).to(&self.device)
     }
 
     /// Token sequences of one length: a shorter one goes on with the empty prompt's for its use, as the encoder itself

@@ -14,7 +14,7 @@ use super::denoiser::DenoiserTask;
 use super::event::{Failed, Observer, Options};
 use super::mix::{Basis, Mix};
 use super::output;
-use super::run::{Job, Task, load, open_set, stores};
+use super::run::{Job, Task, load, open_set};
 use super::snapshots::{Folder, Snapshot};
 use super::weights::Weights;
 use crate::adapter::{Averaged, Saved};
@@ -189,7 +189,7 @@ pub fn rebuild(
     let average = serde_json::json!({ "sigma_rel": rebuilt.profile.width(), "images": history.images() });
     let notes = BTreeMap::from([("sconce.ema".to_owned(), average.to_string())]);
     let job = Job { resolved, recipe: &resolved.recipe, options, model: &*model, notes };
-    let weights = Weights::prepare(&resolved.recipe, &stores(&*model))?;
+    let weights = Weights::prepare(&resolved.recipe, &model.stores())?;
     let put = history.put(rebuilt, &weights, rank)?;
     let files = match resolved.recipe.train.task {
         What::Denoiser => output::write(&job, &weights, &put.adapters, &BTreeMap::new(), out)?,
@@ -220,7 +220,7 @@ pub fn validate(
     }
     let model = load(resolved, &options.device)?;
     let job = Job { resolved, recipe: &resolved.recipe, options, model: &*model, notes: BTreeMap::new() };
-    let weights = Weights::prepare(&resolved.recipe, &stores(&*model))?;
+    let weights = Weights::prepare(&resolved.recipe, &model.stores())?;
     let set = open_set(&job).map_err(Failed::Files)?;
     let mut task = DenoiserTask::new(&job, &set, &weights, std::iter::empty(), observer)?;
     for (i, rebuilt) in all.iter().enumerate() {

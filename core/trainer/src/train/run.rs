@@ -5,12 +5,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use candle_core::{Device, Error, Result, Tensor, bail};
-use sconce_nn::Store;
 use sconce_nn::checkpoint::backward;
 use sconce_nn::store::Reads;
 
@@ -105,7 +103,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         return Err(Error::Msg(why).into());
     }
     let model = load(resolved, &options.device)?;
-    let stores = stores(&*model);
+    let stores = model.stores();
     let job = Job { resolved, recipe, options, model: &*model, notes: BTreeMap::new() };
     let weights = Weights::prepare(recipe, &stores)?;
     let elements: usize = stores.iter().map(|s| s.elements()).sum();
@@ -234,13 +232,6 @@ pub(super) fn load(resolved: &Resolved, device: &Device) -> std::result::Result<
         model.autoencoder().start_log_variance(value)?;
     }
     Ok(model)
-}
-
-/// The parameters of its components.
-pub(super) fn stores(model: &dyn Model) -> Vec<Arc<Store>> {
-    let mut stores = vec![model.backbone().store().clone(), model.autoencoder().store().clone()];
-    stores.extend(model.conditioner().stores());
-    stores
 }
 
 /// True if `every` images came to an end between `from` and `to`, and at both ends of the run.
