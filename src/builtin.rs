@@ -12,9 +12,15 @@ macro_rules! builtin {
 }
 
 builtin! {
+    "flow-quickstart"
+    "flux-dev-lora"
+    "flux-schnell-lora"
     "quickstart"
     "sd15-lora"
     "sd2-v"
+    "sd3-lora"
+    "sd35-full"
+    "sd35-lora"
     "sdxl-lora"
     "sdxl-vpred-ztsnr"
     "sdxl-vpred-ztsnr-lora"

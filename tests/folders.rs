@@ -78,11 +78,13 @@ fn what_the_checkpoint_says_is_read() -> Result<()> {
 #[test]
 fn sizes_are_those_of_the_weights() -> Result<()> {
     for name in ["sd1-b", "sdxl-a"] {
-        let sizes = family(name.split('-').next().unwrap()).sizes(&data(name, "model"))?;
+        let shapes = family(name.split('-').next().unwrap()).shapes(&data(name, "model"))?;
+        let sizes: BTreeMap<&str, usize> = shapes.iter().map(|s| (s.component(), s.elements())).collect();
+        assert_eq!(shapes[0].component(), "unet", "the denoiser comes first");
         for (component, keys) in json(data(name, "keys.json")).as_object().unwrap() {
             let count = |shape: &Value| shape.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).product::<u64>();
             let expected: u64 = keys.as_object().unwrap().values().map(count).sum();
-            assert_eq!(sizes[component] as u64, expected, "{name} {component}");
+            assert_eq!(sizes[component.as_str()] as u64, expected, "{name} {component}");
         }
     }
     Ok(())

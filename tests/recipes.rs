@@ -12,7 +12,12 @@ use sconce::core::check;
 use sconce::core::recipe::{RecipeSource, Resolved, resolve_in, schema};
 
 /// The built-in recipes, each with a small model of its family.
-const RECIPES: [(&str, &str); 5] = [
+const RECIPES: [(&str, &str); 10] = [
+    ("flux-dev-lora", "flux-a"),
+    ("flux-schnell-lora", "flux-b"),
+    ("sd3-lora", "sd3-a"),
+    ("sd35-full", "sd3-c"),
+    ("sd35-lora", "sd3-c"),
     ("sd15-lora", "sd1-a"),
     ("sd2-v", "sd2-a"),
     ("sdxl-lora", "sdxl-a"),

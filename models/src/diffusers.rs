@@ -49,7 +49,7 @@ pub fn component(dir: &Path) -> Result<&str> {
 
 /// The parameters of a denoiser's folder, see [`source`].
 pub fn denoiser(dir: &Path, options: &LoadOptions) -> Result<Arc<Store>> {
-    let keep = Keep { packed: options.packed.get(component(dir)?).copied(), hosted_blocks: options.swap_blocks };
+    let keep = Keep { hosted_blocks: options.swap_blocks, ..options.keep(component(dir)?) };
     let source = source(dir, options, |files| files)?;
     Ok(Store::keeping(component(dir)?, source, options.dtype, &options.device, keep, options.reads))
 }
@@ -61,7 +61,7 @@ pub fn store(
     dtype: DType,
     published: impl FnOnce(WeightFiles) -> WeightFiles,
 ) -> Result<Arc<Store>> {
-    let keep = Keep { packed: options.packed.get(component(dir)?).copied(), hosted_blocks: 0 };
+    let keep = options.keep(component(dir)?);
     let source = source(dir, options, published)?;
     Ok(Store::keeping(component(dir)?, source, dtype, &options.device, keep, options.reads))
 }

@@ -135,13 +135,14 @@ fn file_text(holds: &Value) -> String {
 fn folder(path: &Path) -> Result<Value, Failure> {
     let family = family(path)?;
     let native = family.native(path).map_err(Failure::files)?;
-    let sizes = family.sizes(path).map_err(Failure::files)?;
+    let shapes = family.shapes(path).map_err(Failure::files)?;
+    let sizes: BTreeMap<&str, usize> = shapes.iter().map(|s| (s.component(), s.elements())).collect();
     let mut tokens = Map::new();
     for encoder in sizes.keys() {
         let config = std::fs::read(path.join(encoder).join("config.json")).unwrap_or_default();
         let config: Value = serde_json::from_slice(&config).unwrap_or_default();
         if let Some(length) = config.get("max_position_embeddings") {
-            tokens.insert(encoder.clone(), length.clone());
+            tokens.insert((*encoder).to_owned(), length.clone());
         }
     }
     Ok(json!({

@@ -159,7 +159,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         reads: Reads::WhenUsed,
     };
     let model = family.load(&path, &options).map_err(Failure::files)?;
-    options.held_by(&*model).map_err(Failure::files)?;
+    options.held_by(&model.stores()).map_err(Failure::files)?;
     for LoraArg { file, scale } in &args.lora {
         let layers = sconce_models::lora::attach(&*model, file, *scale).map_err(Failure::files)?;
         print(&format!("lora       {} at {scale}, on {layers} layers\n", file.display()))?;

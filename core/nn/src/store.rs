@@ -65,6 +65,14 @@ pub struct Keep {
     pub hosted_blocks: usize,
 }
 
+impl Keep {
+    /// What of it holds for a parameter of so many numbers: the form that it is packed in, and whether it is on the host.
+    fn of(self, matrix: Option<Place>, count: usize) -> (Option<Format>, bool) {
+        let packed = self.packed.filter(|_| matrix.is_some() && count >= LEAST_PACKED);
+        (packed, matrix.and_then(|place| place.block).is_some_and(|block| block < self.hosted_blocks))
+    }
+}
+
 /// When values are read from weight files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reads {
@@ -188,6 +196,17 @@ impl Store {
         self.params().iter().map(size).fold([0, 0], |[a, b], [c, d]| [a + c, b + d])
     }
 
+    /// What [`Store::bytes`] would be with nothing trained, were its parameters kept so, what is not packed as `dtype`.
+    pub fn bytes_as(&self, keep: Keep, dtype: DType) -> [usize; 2] {
+        let mut bytes = [0, 0];
+        for kept in self.params.lock().expect("no holder panics").values() {
+            let count = kept.param.shape().elem_count();
+            let (packed, hosted) = keep.of(kept.matrix, count);
+            bytes[usize::from(hosted)] += packed.map_or(count * dtype.size_in_bytes(), |format| format.bytes(count));
+        }
+        bytes
+    }
+
     /// Lets go of every value that does not train: [`Store::recall`] brings them back, as the source has them.
     pub fn release(&self) {
         for kept in self.params.lock().expect("no holder panics").values() {
@@ -267,8 +286,7 @@ impl Store {
 
     /// A value in the form that it is kept in.
     fn held(&self, name: &str, shape: &Shape, init: Init, matrix: Option<Place>) -> Result<Held> {
-        let packed = self.keep.packed.filter(|_| matrix.is_some() && shape.elem_count() >= LEAST_PACKED);
-        let hosted = matrix.and_then(|place| place.block).is_some_and(|block| block < self.keep.hosted_blocks);
+        let (packed, hosted) = self.keep.of(matrix, shape.elem_count());
         if matches!(self.source, Source::Shapes) || (packed.is_none() && !hosted) {
             return Ok(Held::Dense(self.value(name, shape, init, &self.device)?));
         }

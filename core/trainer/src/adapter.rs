@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
-use sconce_nn::layers::LayerAdapter;
+use sconce_nn::layers::{LayerAdapter, Shape};
 use sconce_nn::rng::Stream;
 use sconce_nn::weights::WeightFiles;
 use sconce_nn::{Adapted, Param};
@@ -61,6 +61,9 @@ pub trait Adapter: Send + Sync {
     fn lr_factor(&self, _short: &str) -> f64 {
         1.0
     }
+
+    /// How many numbers it trains on one layer: for estimates, before anything is built.
+    fn elements(&self, layer: Shape) -> usize;
 
     /// A fresh adapter for one layer, which leaves the layer's output as it is until it trains.
     fn build(&self, component: &str, layer: &Adapted, init: &Stream) -> Result<Attached>;

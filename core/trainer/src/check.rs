@@ -13,6 +13,7 @@ pub(crate) use noise::percent;
 
 use std::fmt;
 
+use candle_core::Device;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -85,8 +86,33 @@ pub fn without_pictures(resolved: &Resolved) -> Report {
         noise::explain(resolved, &mut report);
     }
     run(resolved, &mut report);
-    memory::explain(resolved, &mut report);
+    parts(resolved, &mut report);
     report
+}
+
+/// Holds the recipe against the model's parameters and layers, and says what memory they take.
+fn parts(resolved: &Resolved, report: &mut Report) {
+    let (recipe, family) = (&resolved.recipe, &resolved.family);
+    let mut stores = match family.shapes(&resolved.model_dir) {
+        Ok(stores) => stores,
+        Err(e) => {
+            return report.warn(
+                "no-sizes",
+                format!("the model's sizes cannot be read, so memory is not estimated: {}", crate::message(&e)),
+                "check its config.json files",
+            );
+        }
+    };
+    stores.retain(|store| !recipe.model.without.iter().any(|name| name == store.component()));
+    let held = recipe.model.load_options(&Device::Cpu).held_by(&stores);
+    match held.and_then(|()| crate::train::parts(recipe, &stores)) {
+        Ok(parts) => memory::explain(resolved, &stores, &parts, report),
+        Err(e) => report.refuse(
+            "does-not-fit",
+            crate::message(&e),
+            "`sconce inspect` on the model's folder lists its components",
+        ),
+    }
 }
 
 fn model(resolved: &Resolved, report: &mut Report) {

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_nn::Store;
 use sconce_nn::checkpoint::checkpoint;
 use sconce_nn::quant::Format;
-use sconce_nn::store::Reads;
+use sconce_nn::store::{Keep, Reads};
 use sconce_sdk::{Kind, Noise};
 use serde_json::Value;
 
@@ -257,12 +257,17 @@ impl LoadOptions {
         }
     }
 
+    /// How a component's matrices are kept while they do not train. The blocks to swap are the denoiser's alone.
+    pub fn keep(&self, component: &str) -> Keep {
+        Keep { packed: self.packed.get(component).copied(), hosted_blocks: 0 }
+    }
+
     /// Refuses a component that is to be packed and that the model does not have, and blocks to swap where there are fewer.
-    pub fn held_by(&self, model: &dyn Model) -> Result<()> {
-        let stores = model.stores();
+    /// `stores`: as [`Model::stores`] gives them.
+    pub fn held_by(&self, stores: &[Arc<Store>]) -> Result<()> {
         let names: Vec<&str> = stores.iter().map(|store| store.component()).collect();
         if let Some(stray) = self.packed.keys().find(|name| !names.contains(&name.as_str())) {
-            bail!("there is no component `{stray}` to quantise, there are {}", names.join(", "));
+            bail!("there is no component `{stray}` to quantise, the model has {}", names.join(", "));
         }
         let blocks = stores[0].blocks();
         if self.swap_blocks > blocks {
@@ -323,16 +328,35 @@ pub trait Family: Send + Sync {
         }
         Ok(native)
     }
-    /// The number of scalars of each component, without touching weights: for the estimate of memory.
-    fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>>;
+    /// The parameters and layers of all components, the denoiser's first, without their values and without touching
+    /// weights: what a recipe can be held against before anything is loaded.
+    fn shapes(&self, path: &Path) -> Result<Vec<Arc<Store>>>;
     /// What the sides of training buckets are multiples of, in pixels, without touching weights. 64 suits every denoiser of
     /// up to three halvings on latents of an eighth of the picture's side. A sampler may draw other sizes:
     /// [`Backbone::side_multiple`].
     fn bucket_step_px(&self, _path: &Path) -> Result<u32> {
         Ok(64)
     }
+    /// For a denoiser that is a transformer over tokens of one size: those of a square picture, and what each passes through.
+    /// For the estimate of memory.
+    fn tokens(&self, _path: &Path, _side_px: u32) -> Result<Option<Tokens>> {
+        Ok(None)
+    }
     /// Loads it.
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>>;
+}
+
+/// A picture in a transformer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// Tokens of the picture.
+    pub picture: usize,
+    /// Most tokens of the text, by the family's pipeline.
+    pub text: usize,
+    /// Numbers of a token.
+    pub width: usize,
+    /// Blocks that each passes through.
+    pub blocks: usize,
 }
 
 impl Kind for dyn Family {

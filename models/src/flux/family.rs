@@ -1,12 +1,12 @@
 //! FLUX.1 as a model family: how a folder is known to be one, and how it is loaded.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Result, bail};
 use schemars::JsonSchema;
-use sconce_core::model::{Family, LoadOptions, Model, Native};
+use sconce_core::model::{Family, LoadOptions, Model, Native, Tokens};
+use sconce_nn::Store;
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
 
@@ -57,14 +57,26 @@ impl Family for Flux1 {
         Ok(Native { guidance, ..native::read_with(path, rule, solver, spacing)? })
     }
 
-    fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>> {
+    fn shapes(&self, path: &Path) -> Result<Vec<Arc<Store>>> {
         let denoiser = folder::empty(DEV.denoiser);
         Flux::new(denoiser.clone(), Config::read(&path.join(DEV.denoiser))?)?;
-        folder::sizes(path, denoiser, prompt::shapes(path, &["text_encoder"], Head::Pooled, "text_encoder_2")?)
+        folder::shapes(path, denoiser, prompt::shapes(path, &["text_encoder"], Head::Pooled, "text_encoder_2")?)
     }
 
     fn bucket_step_px(&self, path: &Path) -> Result<u32> {
         Ok(native::latent_px(path)? * PATCH as u32)
+    }
+
+    fn tokens(&self, path: &Path, side_px: u32) -> Result<Option<Tokens>> {
+        let config = Config::read(&path.join(DEV.denoiser))?;
+        let side = (side_px / self.bucket_step_px(path)?) as usize;
+        let text = text_tokens(config.guided);
+        Ok(Some(Tokens {
+            picture: side * side,
+            text,
+            width: config.attends.width(),
+            blocks: config.doubles + config.singles,
+        }))
     }
 
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
@@ -72,12 +84,16 @@ impl Family for Flux1 {
             bail!("{}: this is no folder of the family {}", path.display(), DEV.name);
         }
         let guided = Config::read(&path.join(DEV.denoiser))?.guided;
-        let tokens = if guided == Guided::ByNumber { TOKENS[0] } else { TOKENS[1] };
-        let conditioner = FluxConditioner::load(path, tokens, guided, options)?;
+        let conditioner = FluxConditioner::load(path, text_tokens(guided), guided, options)?;
         let backbone = Flux::load(&path.join(DEV.denoiser), options)?;
         let channels = backbone.config().channels;
         FolderModel::assemble(path, self.native(path)?, Arc::new(backbone), channels, conditioner, options)
     }
+}
+
+/// Most tokens of T5.
+fn text_tokens(guided: Guided) -> usize {
+    if guided == Guided::ByNumber { TOKENS[0] } else { TOKENS[1] }
 }
 
 /// Which of the two a folder is, and the guidance scale that its pipeline tells it.

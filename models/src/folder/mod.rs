@@ -68,10 +68,9 @@ pub fn empty(component: &str) -> Arc<Store> {
     Store::new(component, Source::Shapes, DType::F32, &Device::Cpu)
 }
 
-/// The number of scalars in each component: the denoiser, the text encoders, and the autoencoder of the folder.
-pub fn sizes(dir: &Path, denoiser: Arc<Store>, encoders: Vec<Arc<Store>>) -> Result<BTreeMap<String, usize>> {
-    let stores = encoders.into_iter().chain([denoiser, vae::shapes(&dir.join("vae"))?]);
-    Ok(stores.map(|store| (store.component().to_owned(), store.elements())).collect())
+/// The denoiser, the autoencoder of the folder, and the text encoders, in the order of [`Model::stores`].
+pub fn shapes(dir: &Path, denoiser: Arc<Store>, encoders: Vec<Arc<Store>>) -> Result<Vec<Arc<Store>>> {
+    Ok([denoiser, vae::shapes(&dir.join("vae"))?].into_iter().chain(encoders).collect())
 }
 
 /// A model in a folder.

@@ -1,16 +1,19 @@
 //! kohya's layout, which ComfyUI, Forge and A1111 load: `lora_unet_<path with _>.lora_down.weight`, `lora_up.weight` and
-//! `alpha`. The text encoders are `lora_te_`, or `lora_te1_` and `lora_te2_` where there are two; SDXL's UNet goes by its
-//! original names (`input_blocks_4_1_…`).
+//! `alpha`. The text encoders are `lora_te_`, or `lora_te1_` and `lora_te2_` where there are two, and T5 `lora_te3_`; SDXL's
+//! UNet and the transformers go by their original names (`input_blocks_4_1_…`, `double_blocks_0_img_attn_qkv`). Of an
+//! original layer whose rows are several of ours there is one addition, whose rank is the sum of theirs.
 
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Result, Tensor, bail};
 use sconce_core::adapter::{AdapterLayout, Saved};
 use sconce_core::model::Model;
+use sconce_nn::layers::Shape;
 use sconce_nn::weights::WeightFiles;
 use sconce_sdk::prelude::*;
 
 use super::ldm;
+use super::mmdit::{self, Halves};
 
 /// kohya's layout, which ComfyUI, Forge and A1111 load.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -20,18 +23,19 @@ pub struct Kohya {}
 impl AdapterLayout for Kohya {
     fn write(&self, model: &dyn Model, adapters: &[Saved]) -> Result<BTreeMap<String, Tensor>> {
         let names = Names::of(model);
-        let mut out = BTreeMap::new();
+        let mut wholes: BTreeMap<&str, Vec<(&Saved, &Rows)>> = BTreeMap::new();
         for a in adapters {
-            let Some(name) = names.written.get(&(a.component.clone(), a.path.clone())) else {
+            let Some((name, rows)) = names.written.get(&(a.component.clone(), a.path.clone())) else {
                 bail!("{}.{}: the model has no such layer", a.component, a.path)
             };
-            let (Some(down), Some(up)) = (a.tensors.get("lora_A.weight"), a.tensors.get("lora_B.weight")) else {
-                bail!("{}.{}: this layout holds LoRA alone", a.component, a.path)
-            };
-            let alpha = a.constants.get("alpha").copied().unwrap_or(down.dim(0)? as f64);
-            out.insert(format!("{name}.lora_down.weight"), down.clone());
-            out.insert(format!("{name}.lora_up.weight"), up.clone());
-            out.insert(format!("{name}.alpha"), Tensor::new(alpha as f32, &Device::Cpu)?);
+            wholes.entry(name).or_default().push((a, rows));
+        }
+        let mut out = BTreeMap::new();
+        for (name, parts) in wholes {
+            let [down, up, alpha] = joined(&parts)?;
+            out.insert(format!("{name}.lora_down.weight"), down);
+            out.insert(format!("{name}.lora_up.weight"), up);
+            out.insert(format!("{name}.alpha"), alpha);
         }
         Ok(out)
     }
@@ -41,46 +45,243 @@ impl AdapterLayout for Kohya {
         let parse = |key: &str| {
             let name = |suffix: &str| key.strip_suffix(suffix).map(str::to_owned);
             name(".lora_down.weight")
-                .map(|n| (n, "lora_A.weight"))
-                .or_else(|| name(".lora_up.weight").map(|n| (n, "lora_B.weight")))
-                .or_else(|| name(".alpha").map(|n| (n, "alpha")))
+                .map(|n| (n, DOWN))
+                .or_else(|| name(".lora_up.weight").map(|n| (n, UP)))
+                .or_else(|| name(".alpha").map(|n| (n, ALPHA)))
         };
-        super::grouped(file, parse, |name| names.read.get(name).cloned())
+        let known = |name: &str| names.read.contains_key(name).then(|| (String::new(), name.to_owned()));
+        let Some(wholes) = super::grouped(file, parse, known)? else { return Ok(None) };
+        let mut found = Vec::new();
+        for whole in &wholes {
+            found.extend(parted(whole, &names.read[&whole.path])?);
+        }
+        Ok(Some(found))
     }
+}
+
+const DOWN: &str = "lora_A.weight";
+const UP: &str = "lora_B.weight";
+const ALPHA: &str = "alpha";
+
+/// A layer by component and path.
+type Layer = (String, String);
+
+/// Which rows of a layer in a file a layer of the model is.
+#[derive(Clone, Debug)]
+struct Rows {
+    start: usize,
+    count: usize,
+    /// Rows of the whole.
+    of: usize,
+    halves: Halves,
 }
 
 /// The layers' names in this layout, both ways.
 struct Names {
-    written: BTreeMap<(String, String), String>,
-    read: BTreeMap<String, (String, String)>,
+    written: BTreeMap<Layer, (String, Rows)>,
+    read: BTreeMap<String, Vec<(Layer, Rows)>>,
 }
 
 impl Names {
     fn of(model: &dyn Model) -> Self {
         let encoders: Vec<String> = model.conditioner().stores().iter().map(|s| s.component().to_owned()).collect();
+        let layers = super::layers(model);
         let paths: Vec<String> = model.backbone().store().layers().iter().map(|l| l.path().to_owned()).collect();
         let depth = ldm::layers_per_block(&paths);
-        let (mut written, mut read) = (BTreeMap::new(), BTreeMap::new());
-        for (component, path) in super::layers(model).into_keys() {
-            let layer = (component.clone(), path.clone());
-            let spell = |prefix: &str, path: &str| format!("{prefix}_{}", path.replace('.', "_"));
-            let all = match encoders.iter().position(|e| *e == component) {
-                Some(i) => {
-                    let prefix = if encoders.len() > 1 { format!("lora_te{}", i + 1) } else { "lora_te".to_owned() };
-                    vec![spell(&prefix, &path)]
-                }
-                // Both spellings of the UNet are read; the first is written.
-                None if encoders.len() > 1 => {
-                    let original = ldm::original(&path, depth, &paths);
-                    original.iter().map(String::as_str).chain([path.as_str()]).map(|p| spell("lora_unet", p)).collect()
-                }
-                None => vec![spell("lora_unet", &path)],
+        let unet = paths.iter().any(|path| path.starts_with("down_blocks."));
+        let sd3 = paths.iter().any(|path| path == "pos_embed.proj");
+        let spell = |prefix: &str, path: &str| format!("{prefix}_{}", path.replace('.', "_"));
+        let mut names = Self { written: BTreeMap::new(), read: BTreeMap::new() };
+        let mut originals: BTreeMap<String, Vec<(usize, Layer, usize, Halves)>> = BTreeMap::new();
+        for (layer, adapted) in layers {
+            let (component, path) = &layer;
+            let (inputs, outputs) = match adapted.shape() {
+                Shape::Linear { input, output } | Shape::Conv { input, output, .. } => (input, output),
             };
-            written.insert(layer.clone(), all[0].clone());
-            read.extend(all.into_iter().map(|name| (name, layer.clone())));
+            if let Some(i) = encoders.iter().position(|e| e == component) {
+                let prefix = match encoders.len() {
+                    _ if path.starts_with("encoder.block.") => "lora_te3".to_owned(),
+                    1 => "lora_te".to_owned(),
+                    _ => format!("lora_te{}", i + 1),
+                };
+                names.write(spell(&prefix, path), vec![(0, layer, outputs, Halves::Same)]);
+                continue;
+            }
+            let diffusers = spell("lora_unet", path);
+            if unet && encoders.len() > 1 {
+                // Both spellings of the UNet are read; the original is written.
+                let original = ldm::original(path, depth, &paths).map(|path| spell("lora_unet", &path));
+                names.write(diffusers, vec![(0, layer.clone(), outputs, Halves::Same)]);
+                original
+                    .into_iter()
+                    .for_each(|name| names.write(name, vec![(0, layer.clone(), outputs, Halves::Same)]));
+                continue;
+            }
+            let original = if unet { None } else { mmdit::original(path, sd3, inputs, outputs) };
+            if let Some(original) = original {
+                let whole = originals.entry(spell("lora_unet", &original.name)).or_default();
+                whole.push((original.part, layer.clone(), outputs, original.halves));
+            }
+            names.write(diffusers, vec![(0, layer, outputs, Halves::Same)]);
         }
-        Self { written, read }
+        for (name, parts) in originals {
+            names.write(name, parts);
+        }
+        names
+    }
+
+    /// A layer of the file, made of these of the model: place, layer, rows and their order. A later name of a layer is the
+    /// one that is written.
+    fn write(&mut self, name: String, mut parts: Vec<(usize, Layer, usize, Halves)>) {
+        parts.sort();
+        let of = parts.iter().map(|(_, _, count, _)| count).sum();
+        let mut start = 0;
+        for (_, layer, count, halves) in parts {
+            let rows = Rows { start, count, of, halves };
+            start += count;
+            self.written.insert(layer.clone(), (name.clone(), rows.clone()));
+            self.read.entry(name.clone()).or_default().push((layer, rows));
+        }
+    }
+}
+
+/// One addition of several: the ranks one after the other, each acting on its own rows. A, B and alpha.
+fn joined(parts: &[(&Saved, &Rows)]) -> Result<[Tensor; 3]> {
+    let (mut downs, mut ups, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+    for (saved, rows) in parts {
+        let (Some(down), Some(up)) = (saved.tensors.get(DOWN), saved.tensors.get(UP)) else {
+            bail!("{}.{}: this layout holds LoRA alone", saved.component, saved.path)
+        };
+        let rank = down.dim(0)? as f64;
+        scales.push(saved.constants.get(ALPHA).copied().unwrap_or(rank) / rank);
+        downs.push(down.clone());
+        ups.push(reordered(up, rows.halves)?.pad_with_zeros(0, rows.start, rows.of - rows.start - rows.count)?);
+    }
+    // One alpha speaks for all; where they differ, each is in its B.
+    let scale = if scales.iter().all(|s| *s == scales[0]) { scales[0] } else { 1.0 };
+    for (up, own) in ups.iter_mut().zip(&scales) {
+        if *own != scale {
+            *up = (&*up * (own / scale))?;
+        }
+    }
+    let (down, up) = (Tensor::cat(&downs, 0)?, Tensor::cat(&ups, 1)?);
+    let alpha = Tensor::new((scale * down.dim(0)? as f64) as f32, &Device::Cpu)?;
+    Ok([down, up, alpha])
+}
+
+/// And back: to each layer of the model its rows, with those of the ranks that act on them.
+fn parted(whole: &Saved, parts: &[(Layer, Rows)]) -> Result<Vec<Saved>> {
+    let get = |name: &str| match whole.tensors.get(name) {
+        Some(t) => Ok(t.clone()),
+        None => bail!("the LoRA file has no `{name}` for {}", whole.path),
+    };
+    let (down, up) = (get(DOWN)?, get(UP)?);
+    let (rank, alpha) = (down.dim(0)?, whole.constants.get(ALPHA).copied());
+    let mut found = Vec::new();
+    for ((component, path), rows) in parts {
+        let (mut down, mut up, mut kept) = (down.clone(), up.clone(), rank);
+        if parts.len() > 1 {
+            if up.dim(0)? != rows.of || up.dim(1)? != rank {
+                bail!(
+                    "{}: B is {:?}, the layers of this model ask for {:?}: it was made for another model",
+                    whole.path,
+                    up.dims(),
+                    [rows.of, rank]
+                );
+            }
+            up = up.narrow(0, rows.start, rows.count)?;
+            let acts: Vec<f32> = up.abs()?.max(0)?.to_vec1()?;
+            let acting: Vec<u32> = (0u32..).zip(&acts).filter(|(_, a)| **a > 0.0).map(|(i, _)| i).collect();
+            if acting.is_empty() {
+                continue;
+            }
+            kept = acting.len();
+            let acting = Tensor::new(acting, up.device())?;
+            (down, up) = (down.index_select(&acting, 0)?, up.contiguous()?.index_select(&acting, 1)?);
+        }
+        let up = reordered(&up, rows.halves)?;
+        let scale = alpha.map_or(1.0, |alpha| alpha / rank as f64);
+        found.push(Saved {
+            component: component.clone(),
+            path: path.clone(),
+            tensors: BTreeMap::from([(DOWN.to_owned(), down), (UP.to_owned(), up)]),
+            constants: BTreeMap::from([(ALPHA.to_owned(), scale * kept as f64)]),
+        });
+    }
+    Ok(found)
+}
+
+/// B with the rows of its two vectors in the other order, where the layout has them so.
+fn reordered(up: &Tensor, halves: Halves) -> Result<Tensor> {
+    match halves {
+        Halves::Same => Ok(up.clone()),
+        Halves::Swapped => {
+            let half = up.dim(0)? / 2;
+            Tensor::cat(&[up.narrow(0, half, half)?, up.narrow(0, 0, half)?], 0)
+        }
     }
 }
 
 register!(AdapterLayout, "kohya", Kohya);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(path: &str, outputs: usize, rank: usize, alpha: f64) -> Result<Saved> {
+        let stream = sconce_nn::rng::Stream::new(1, path);
+        let normal = |dims: [usize; 2]| stream.normal(dims.as_slice(), &Device::Cpu);
+        let tensors =
+            BTreeMap::from([(DOWN.to_owned(), normal([rank, 5])?), (UP.to_owned(), normal([outputs, rank])?)]);
+        let constants = BTreeMap::from([(ALPHA.to_owned(), alpha)]);
+        Ok(Saved { component: "transformer".into(), path: path.into(), tensors, constants })
+    }
+
+    /// What is added to the layer's matrix.
+    fn product(saved: &Saved) -> Result<Vec<Vec<f32>>> {
+        let (down, up) = (&saved.tensors[DOWN], &saved.tensors[UP]);
+        (up.matmul(down)? * (saved.constants[ALPHA] / down.dim(0)? as f64))?.to_vec2()
+    }
+
+    #[test]
+    fn layers_that_are_rows_of_one_come_back_by_themselves() -> Result<()> {
+        let rows = |start, count| Rows { start, count, of: 11, halves: Halves::Same };
+        let all = [("q", rows(0, 3)), ("k", rows(3, 3)), ("mlp", rows(6, 5))];
+        // Of different ranks and scales, and one that is not adapted.
+        let [q, mlp] = [saved("q", 3, 2, 1.0)?, saved("mlp", 5, 3, 3.0)?];
+        let [down, up, alpha] = joined(&[(&q, &all[0].1), (&mlp, &all[2].1)])?;
+        assert_eq!((down.dims(), up.dims()), (&[5, 5][..], &[11, 5][..]));
+        let whole = Saved {
+            component: String::new(),
+            path: "linear1".into(),
+            tensors: BTreeMap::from([(DOWN.to_owned(), down), (UP.to_owned(), up)]),
+            constants: BTreeMap::from([(ALPHA.to_owned(), f64::from(alpha.to_scalar::<f32>()?))]),
+        };
+        let parts = all.map(|(path, rows)| (("transformer".to_owned(), path.to_owned()), rows));
+        let found = parted(&whole, &parts)?;
+        assert_eq!(found.iter().map(|s| s.path.as_str()).collect::<Vec<_>>(), ["q", "mlp"]);
+        for (found, was) in found.iter().zip([&q, &mlp]) {
+            assert_eq!(found.tensors[UP].dims(), was.tensors[UP].dims());
+            let pairs =
+                product(found)?.into_iter().flatten().zip(product(was)?.into_iter().flatten()).collect::<Vec<_>>();
+            assert!(pairs.iter().all(|(a, b)| (a - b).abs() < 1e-6), "{pairs:?}");
+        }
+        let mut other = parts;
+        other.iter_mut().for_each(|(_, rows)| rows.of = 12);
+        let error = parted(&whole, &other).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains("another model"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn the_vectors_of_a_modulation_change_places() -> Result<()> {
+        let up = Tensor::new(&[[1f32], [2.0], [3.0], [4.0]], &Device::Cpu)?;
+        assert_eq!(reordered(&up, Halves::Swapped)?.flatten_all()?.to_vec1::<f32>()?, [3.0, 4.0, 1.0, 2.0]);
+        assert!(mmdit::original("norm_out.linear", false, 4, 8).is_some_and(|o| o.halves == Halves::Swapped));
+        let last = mmdit::original("transformer_blocks.23.norm1_context.linear", true, 4, 8);
+        assert!(last.is_some_and(
+            |o| o.halves == Halves::Swapped && o.name == "joint_blocks.23.context_block.adaLN_modulation.1"
+        ));
+        Ok(())
+    }
+}

@@ -4,6 +4,7 @@
 
 mod kohya;
 mod ldm;
+mod mmdit;
 mod peft;
 
 use std::collections::BTreeMap;

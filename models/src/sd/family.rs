@@ -1,12 +1,12 @@
 //! Stable Diffusion 1, 2 and XL as model families: how a folder is known to be one, and how it is loaded.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Result, bail};
 use schemars::JsonSchema;
 use sconce_core::model::{Family, LoadOptions, Model, Native};
+use sconce_nn::Store;
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -82,7 +82,7 @@ fn family_of(dir: &Path) -> Result<Option<&'static Rule>> {
     })
 }
 
-fn sizes(dir: &Path) -> Result<BTreeMap<String, usize>> {
+fn shapes(dir: &Path) -> Result<Vec<Arc<Store>>> {
     let mut encoders = Vec::new();
     for (component, head) in [("text_encoder", Head::None), ("text_encoder_2", Head::Projection)] {
         let folder = dir.join(component);
@@ -92,7 +92,7 @@ fn sizes(dir: &Path) -> Result<BTreeMap<String, usize>> {
     }
     let denoiser = empty("unet");
     UNet::new(denoiser.clone(), unet::Config::read(&dir.join("unet"))?, 1000)?;
-    folder::sizes(dir, denoiser, encoders)
+    folder::shapes(dir, denoiser, encoders)
 }
 
 fn load(dir: &Path, rule: &'static Rule, options: &LoadOptions) -> Result<Box<dyn Model>> {
@@ -128,8 +128,8 @@ macro_rules! families {
                 native::read_with(path, &$rule, solver, spacing)
             }
 
-            fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>> {
-                sizes(path)
+            fn shapes(&self, path: &Path) -> Result<Vec<Arc<Store>>> {
+                shapes(path)
             }
 
             fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {

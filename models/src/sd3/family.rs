@@ -1,12 +1,12 @@
 //! Stable Diffusion 3 and 3.5 as a model family: how a folder is known to be one, and how it is loaded.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Result, bail};
 use schemars::JsonSchema;
-use sconce_core::model::{Family, LoadOptions, Model, Native};
+use sconce_core::model::{Family, LoadOptions, Model, Native, Tokens};
+use sconce_nn::Store;
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,7 @@ use super::{Config, Mmdit};
 use crate::dit::QkNorm;
 use crate::folder::{self, Clips, FolderModel, Rule, native};
 use crate::text::clip::Head;
+use crate::text::sd3::{CLIP_TOKENS, T5_TOKENS};
 use crate::text::{Sd3Conditioner, prompt};
 
 const RULE: Rule = Rule {
@@ -46,16 +47,23 @@ impl Family for Sd3 {
         named(path, native::read_with(path, &RULE, solver, spacing)?)
     }
 
-    fn sizes(&self, path: &Path) -> Result<BTreeMap<String, usize>> {
+    fn shapes(&self, path: &Path) -> Result<Vec<Arc<Store>>> {
         let denoiser = folder::empty(RULE.denoiser);
         Mmdit::new(denoiser.clone(), Config::read(&path.join(RULE.denoiser))?)?;
         let clips = ["text_encoder", "text_encoder_2"];
-        folder::sizes(path, denoiser, prompt::shapes(path, &clips, Head::Projection, "text_encoder_3")?)
+        folder::shapes(path, denoiser, prompt::shapes(path, &clips, Head::Projection, "text_encoder_3")?)
     }
 
     fn bucket_step_px(&self, path: &Path) -> Result<u32> {
         let patch = Config::read(&path.join(RULE.denoiser))?.patch as u32;
         Ok(native::latent_px(path)? * patch)
+    }
+
+    fn tokens(&self, path: &Path, side_px: u32) -> Result<Option<Tokens>> {
+        let config = Config::read(&path.join(RULE.denoiser))?;
+        let side = (side_px / self.bucket_step_px(path)?) as usize;
+        let (text, width) = (CLIP_TOKENS + T5_TOKENS, config.attends.width());
+        Ok(Some(Tokens { picture: side * side, text, width, blocks: config.layers }))
     }
 
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {

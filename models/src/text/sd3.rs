@@ -16,7 +16,7 @@ use super::prompt::{ClipPrompt, Names, T5Prompt, known, present};
 use crate::diffusers::{config, read_json};
 
 /// Tokens that the family's pipeline gives T5.
-const T5_TOKENS: usize = 256;
+pub const T5_TOKENS: usize = 256;
 
 /// The encoders.
 pub struct Sd3Conditioner {
@@ -36,8 +36,8 @@ enum Clip {
     Absent { hidden: usize, pooled: usize },
 }
 
-/// Tokens of a CLIP encoder that was left out.
-const CLIP_TOKENS: usize = 77;
+/// Tokens of a CLIP encoder, where it was left out.
+pub const CLIP_TOKENS: usize = 77;
 
 impl Sd3Conditioner {
     /// Loads what `model_index.json` names.

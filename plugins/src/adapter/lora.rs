@@ -32,7 +32,7 @@ pub struct Lora {
 
 impl Default for Lora {
     fn default() -> Self {
-        let targets = ["to_q", "to_k", "to_v", "to_out.0"].map(|l| format!("unet.*.attn*.{l}")).to_vec();
+        let targets = ["to_q", "to_k", "to_v", "to_out.0"].map(|l| format!("*.attn*.{l}")).to_vec();
         Self { rank: 16, alpha: None, lora_plus_ratio: 1.0, targets }
     }
 }
@@ -44,6 +44,11 @@ impl Adapter for Lora {
 
     fn lr_factor(&self, short: &str) -> f64 {
         if short == UP { self.lora_plus_ratio } else { 1.0 }
+    }
+
+    fn elements(&self, layer: Shape) -> usize {
+        let (down, up, _) = shapes(layer, self.rank);
+        [down, up].iter().map(|dims| dims.iter().product::<usize>()).sum()
     }
 
     fn build(&self, component: &str, layer: &Adapted, init: &Stream) -> Result<Attached> {

@@ -45,6 +45,12 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     }
 }
 
+/// True if the checkpoint was trained to where no signal is left, so that a run need not teach it that.
+fn knows_noise(resolved: &Resolved) -> bool {
+    let own = Choice::<dyn Schedule>::from_table(&resolved.native.schedule);
+    resolved.recipe.model.random_seed.is_some() || own.is_ok_and(|own| own.at(1.0).alpha == 0.0)
+}
+
 /// Refuses parameters by which log-SNR does not fall, or times are drawn that are none.
 fn sound(resolved: &Resolved, process: &Process, report: &mut Report) -> bool {
     let recipe = &resolved.recipe;
@@ -289,7 +295,7 @@ fn weights(resolved: &Resolved, process: &Process, report: &mut Report) {
             "take another weighting, or timesteps that leave this end out",
         );
     }
-    if process.schedule.at(1.0).alpha == 0.0 && share < STARVED {
+    if process.schedule.at(1.0).alpha == 0.0 && share < STARVED && !knows_noise(resolved) {
         report.warn(
             "starved-noise",
             format!(

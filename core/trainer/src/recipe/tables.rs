@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use schemars::JsonSchema;
 use sconce_nn::quant::Format;
+use sconce_nn::store::Reads;
 use sconce_sdk::{
     Choice, Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, Stored, TimestepSampler, Weighting,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Adapter, AdapterLayout};
-use crate::model::Recompute;
+use crate::model::{LoadOptions, Recompute};
 use crate::noise::NoiseSource;
 use crate::optimizer::Optimizer;
 use crate::solver::Solver;
@@ -130,10 +131,29 @@ pub struct ModelTable {
     pub without: Vec<String>,
 }
 
+impl ModelTable {
+    /// What the family is told when it loads the model for a run.
+    pub fn load_options(&self, device: &Device) -> LoadOptions {
+        LoadOptions {
+            device: device.clone(),
+            dtype: self.dtype.into(),
+            random: self.random_seed,
+            max_tokens: self.max_sequence_length,
+            without: self.without.clone(),
+            packed: self.quantise.iter().filter_map(|(name, how)| Some((name.clone(), how.format()?))).collect(),
+            swap_blocks: self.swap_blocks,
+            // Encoders are read, used and let go of before the denoiser is needed.
+            reads: Reads::WhenUsed,
+        }
+    }
+}
+
 /// How weights that do not train are kept in few bits, by blocks of 64 with a scale each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Packing {
+    /// As they are: takes back what a recipe below says.
+    None,
     /// Whole numbers of eight bits: 8.25 bits a weight.
     Int8,
     /// Floats of eight bits, E4M3: 8.25 bits a weight.
@@ -142,12 +162,14 @@ pub enum Packing {
     Nf4,
 }
 
-impl From<Packing> for Format {
-    fn from(packing: Packing) -> Self {
-        match packing {
-            Packing::Int8 => Format::Int8,
-            Packing::Fp8 => Format::Fp8,
-            Packing::Nf4 => Format::Nf4,
+impl Packing {
+    /// The form of the matrices, where they are packed.
+    pub fn format(self) -> Option<Format> {
+        match self {
+            Packing::None => None,
+            Packing::Int8 => Some(Format::Int8),
+            Packing::Fp8 => Some(Format::Fp8),
+            Packing::Nf4 => Some(Format::Nf4),
         }
     }
 }

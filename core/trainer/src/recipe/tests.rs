@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Result, bail};
+use sconce_nn::Store;
 use sconce_sdk::prelude::*;
 use serde_json::json;
 
@@ -102,7 +104,7 @@ double!(Family, Toy, "toy", {}, impl Family for Toy {
             evidence: BTreeMap::from([("schedule".into(), "scheduler_config.json: left".into())]),
         })
     }
-    fn sizes(&self, _: &Path) -> Result<BTreeMap<String, usize>> { Ok(BTreeMap::new()) }
+    fn shapes(&self, _: &Path) -> Result<Vec<Arc<Store>>> { Ok(Vec::new()) }
     fn load(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn Model>> { bail!("a double does not load") }
 });
 

@@ -88,10 +88,13 @@ impl<'a> DenoiserTask<'a> {
     /// Lets go of what has encoded everything: text encoders that do not train, and the autoencoder. They come back by
     /// themselves where they are asked again, for previews.
     fn let_go(&self) {
-        let model = self.job.model;
-        model.autoencoder().store().release();
+        self.job.model.autoencoder().store().release();
+        self.encoders_go();
+    }
+
+    fn encoders_go(&self) {
         if !self.encoders_train {
-            model.conditioner().stores().iter().for_each(|store| store.release());
+            self.job.model.conditioner().stores().iter().for_each(|store| store.release());
         }
     }
 
@@ -342,13 +345,13 @@ impl Task for DenoiserTask<'_> {
     }
 
     fn draw(&mut self, images: u64, to: &Path) -> Result<()> {
-        preview::draw(self.job, &*self.asked(), images, to)?;
+        preview::draw(self.job, &*self.asked(), &|| self.encoders_go(), images, to)?;
         self.let_go();
         Ok(())
     }
 
     fn measure(&mut self, images: u64) -> Result<Vec<preview::GroundLuminance>> {
-        let grounds = preview::measure(self.job, &*self.asked(), images)?;
+        let grounds = preview::measure(self.job, &*self.asked(), &|| self.encoders_go(), images)?;
         self.let_go();
         Ok(grounds)
     }

@@ -27,4 +27,4 @@ pub use output::{Header, header};
 pub use preview::GroundLuminance;
 pub use rebuild::{History, Rebuilt, Written, rebuild, validate};
 pub use run::run;
-pub use weights::matches;
+pub use weights::{Part, matches, parts};

@@ -59,15 +59,20 @@ fn own<K: Kind + ?Sized>(table: &Value) -> Result<Choice<K>> {
     Choice::from_table(table).map_err(|e: ParamError| Error::Msg(format!("the checkpoint's own settings: {e}")))
 }
 
-/// Draws the recipe's prompts into one sheet.
-pub(super) fn draw(job: &Job, text: &dyn Conditioner, images: u64, to: &Path) -> Result<()> {
+/// Draws the recipe's prompts into one sheet. `asked` is called when the encoders have said all that they are asked.
+pub(super) fn draw(job: &Job, text: &dyn Conditioner, asked: &dyn Fn(), images: u64, to: &Path) -> Result<()> {
     let Some(table) = job.recipe.preview.as_ref().filter(|t| !t.prompts.is_empty()) else { return Ok(()) };
     let prompts: Vec<&str> = table.prompts.iter().map(String::as_str).collect();
-    write_sheet(&[sampled(job, text, &How::at(job, images)?, table, &prompts, "preview noise")?], to)
+    write_sheet(&[sampled(job, text, asked, &How::at(job, images)?, table, &prompts, "preview noise")?], to)
 }
 
 /// Draws pictures on the grounds that the recipe names, and measures their corners.
-pub(super) fn measure(job: &Job, text: &dyn Conditioner, images: u64) -> Result<Vec<GroundLuminance>> {
+pub(super) fn measure(
+    job: &Job,
+    text: &dyn Conditioner,
+    asked: &dyn Fn(),
+    images: u64,
+) -> Result<Vec<GroundLuminance>> {
     let Some(table) = &job.recipe.preview else { return Ok(Vec::new()) };
     let how = How::at(job, images)?;
     let sources = &job.recipe.data.source;
@@ -83,7 +88,7 @@ pub(super) fn measure(job: &Job, text: &dyn Conditioner, images: u64) -> Result<
             .map(|caption| source.caption.replace("{caption}", caption).replace("{ground}", name))
             .collect();
         let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
-        let drawn = sampled(job, text, &how, table, &prompts, "measure noise")?;
+        let drawn = sampled(job, text, asked, &how, table, &prompts, "measure noise")?;
         let mean = drawn.iter().map(corners).sum::<f64>() / drawn.len().max(1) as f64;
         out.push(GroundLuminance { ground: name.clone(), drawn: mean, data: luminance(ground.rgb) });
     }
@@ -94,6 +99,7 @@ pub(super) fn measure(job: &Job, text: &dyn Conditioner, images: u64) -> Result<
 fn sampled(
     job: &Job,
     text: &dyn Conditioner,
+    asked: &dyn Fn(),
     how: &How,
     table: &PreviewTable,
     prompts: &[&str],
@@ -111,17 +117,20 @@ fn sampled(
         sampling: &how.sampling,
     };
     let stream = Stream::new(table.seed, noise);
+    let batch = job.recipe.data.batch.max(1);
+    let condition = |part: &[&str]| {
+        let cond = sampler.condition(text, part, &vec![Geometry::plain(height, width); part.len()])?;
+        cond.to(&job.options.device)?.map(|t| Ok(t.detach()))
+    };
+    let conds = prompts.chunks(batch).map(condition).collect::<Result<Vec<_>>>()?;
+    asked();
     let mut out = Vec::with_capacity(prompts.len());
-    for (start, part) in prompts.chunks(job.recipe.data.batch.max(1)).enumerate() {
-        let first = start * job.recipe.data.batch.max(1);
+    for (first, (part, cond)) in (0..).step_by(batch).zip(prompts.chunks(batch).zip(&conds)) {
         let each = |i: usize| stream.at((first + i) as u64, 0).normal(shape.as_slice(), &job.options.device);
         let start = Tensor::stack(&(0..part.len()).map(each).collect::<Result<Vec<_>>>()?, 0)?;
-        let geometry = vec![Geometry::plain(height, width); part.len()];
-        let cond = sampler.condition(text, part, &geometry)?;
-        let cond = cond.to(&job.options.device)?.map(|t| Ok(t.detach()))?;
         // The sampler counts its steps in the stream, so that the place in the list has to be in the name.
         let fresh = Stream::new(table.seed, &format!("preview solver noise from {first}"));
-        out.extend(decode(vae, &sampler.sample(&start, &cond, &fresh, &mut |_, _| Ok(()))?)?);
+        out.extend(decode(vae, &sampler.sample(&start, cond, &fresh, &mut |_, _| Ok(()))?)?);
     }
     Ok(out)
 }

@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use candle_core::{Device, Error, Result, Tensor, bail};
 use sconce_nn::checkpoint::backward;
-use sconce_nn::store::Reads;
 
 use super::autoencoder::AutoencoderTask;
 use super::averages::Averages;
@@ -24,7 +23,7 @@ use super::release::{self, Shared};
 use super::snapshots;
 use super::weights::Weights;
 use crate::data::{Order, Use};
-use crate::model::{LoadOptions, Model};
+use crate::model::Model;
 use crate::optimizer::At;
 use crate::recipe::{Float, Gradients as Keep, Recipe, Resolved, Task as What};
 
@@ -214,19 +213,9 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
 /// The recipe's model, as a run begins with it.
 pub(super) fn load(resolved: &Resolved, device: &Device) -> std::result::Result<Box<dyn Model>, Failed> {
     let recipe = &resolved.recipe;
-    let load = LoadOptions {
-        device: device.clone(),
-        dtype: recipe.model.dtype.into(),
-        random: recipe.model.random_seed,
-        max_tokens: recipe.model.max_sequence_length,
-        without: recipe.model.without.clone(),
-        packed: recipe.model.quantise.iter().map(|(name, &how)| (name.clone(), how.into())).collect(),
-        swap_blocks: recipe.model.swap_blocks,
-        // Encoders are read, used and let go of before the denoiser is needed.
-        reads: Reads::WhenUsed,
-    };
+    let load = recipe.model.load_options(device);
     let model = resolved.family.load(&resolved.model_dir, &load).map_err(Failed::Files)?;
-    load.held_by(&*model)?;
+    load.held_by(&model.stores())?;
     model.backbone().recompute(recipe.train.recompute);
     if let Some(value) = recipe.train.autoencoder.as_ref().and_then(|a| a.first_log_variance) {
         model.autoencoder().start_log_variance(value)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 use sconce_nn::rng::Stream;
-use sconce_nn::{Param, Store};
+use sconce_nn::{Adapted, Param, Store};
 
 use crate::adapter::{Adapter, Attached, Saved};
 use crate::optimizer::Trained;
@@ -22,34 +22,18 @@ pub struct Weights {
 impl Weights {
     /// Makes the recipe's components train, or puts its adapter on them.
     pub fn prepare(recipe: &Recipe, stores: &[Arc<Store>]) -> Result<Self> {
-        let mut adapters = Vec::new();
-        let mut params = Vec::new();
-        let kept_as = recipe.train.weights.dtype();
-        for (component, &lr_factor) in &components(recipe, stores) {
-            let Some(store) = stores.iter().find(|s| s.component() == component) else {
-                let names: Vec<&str> = stores.iter().map(|s| s.component()).collect();
-                bail!("train.components: this model has no `{component}`, it has {}", names.join(", "));
-            };
-            if (component == "vae") != (recipe.train.task == Task::Autoencoder) {
-                bail!("train.components: `{component}` gets no gradient under train.task = {:?}", recipe.train.task);
-            }
+        let (mut adapters, mut params) = (Vec::new(), Vec::new());
+        let (kept_as, seed) = (recipe.train.weights.dtype(), recipe.train.seed);
+        for Part { store, lr_factor, layers } in parts(recipe, stores)? {
             match &recipe.adapter {
-                None => params.extend(full(store, lr_factor, kept_as)?),
+                None => params.extend(full(&store, lr_factor, kept_as)?),
                 Some(adapter) => {
-                    let (attached, trained) = adapted(&**adapter, store, lr_factor, kept_as, recipe.train.seed)?;
-                    if trained.is_empty() {
-                        let targets = adapter.targets().join(", ");
-                        bail!("train.components: no layer of `{component}` matches adapter.targets = {targets}");
-                    }
+                    let (attached, trained) =
+                        adapted(&**adapter, store.component(), &layers, lr_factor, kept_as, seed)?;
                     adapters.extend(attached);
                     params.extend(trained);
                 }
             }
-        }
-        let paths: Vec<String> = adapters.iter().map(|a: &Attached| format!("{}.{}", a.component, a.path)).collect();
-        let targets = recipe.adapter.iter().flat_map(|a| a.targets());
-        if let Some(idle) = targets.into_iter().find(|t| !paths.iter().any(|p| matches(t, p))) {
-            bail!("adapter.targets: no layer of the components that train matches `{idle}`");
         }
         group(&mut params, &recipe.train.group)?;
         Ok(Self { params, adapters })
@@ -97,6 +81,73 @@ fn components(recipe: &Recipe, stores: &[Arc<Store>]) -> BTreeMap<String, f64> {
     recipe.train.components.clone()
 }
 
+/// A component that trains.
+pub struct Part {
+    /// Its parameters.
+    pub store: Arc<Store>,
+    /// Factor on the learning rate.
+    pub lr_factor: f64,
+    /// Its layers that the recipe's adapter is for; all of it trains where there is none.
+    pub layers: Vec<Adapted>,
+}
+
+/// What of a model trains. `stores`: the denoiser's first.
+///
+/// # Errors
+/// If a component is not there or gets no gradient, or trains in a form that cannot, or a pattern matches no layer.
+pub fn parts(recipe: &Recipe, stores: &[Arc<Store>]) -> Result<Vec<Part>> {
+    let (mut parts, mut paths) = (Vec::new(), Vec::new());
+    for (component, lr_factor) in components(recipe, stores) {
+        let Some(store) = stores.iter().find(|s| s.component() == component) else {
+            let names: Vec<&str> = stores.iter().map(|s| s.component()).collect();
+            bail!("train.components: this model has no `{component}`, it has {}", names.join(", "));
+        };
+        if (component == "vae") != (recipe.train.task == Task::Autoencoder) {
+            bail!("train.components: `{component}` gets no gradient under train.task = {:?}", recipe.train.task);
+        }
+        let mut layers = Vec::new();
+        match &recipe.adapter {
+            Some(adapter) => {
+                layers = store.layers();
+                layers.retain(|layer| {
+                    let path = format!("{component}.{}", layer.path());
+                    let wanted = adapter.targets().iter().any(|t| matches(t, &path));
+                    paths.push(path);
+                    wanted
+                });
+                if layers.is_empty() {
+                    let targets = adapter.targets().join(", ");
+                    bail!(
+                        "train.components: no layer of `{component}` matches adapter.targets = {targets}{}",
+                        like(&paths)
+                    );
+                }
+            }
+            None if recipe.model.quantise.get(&component).is_some_and(|how| how.format().is_some()) => bail!(
+                "model.quantise: `{component}` trains in full, and what trains is not kept in few bits: train an \
+                 adapter, or take it out of model.quantise"
+            ),
+            None if recipe.model.swap_blocks > 0 && Arc::ptr_eq(store, &stores[0]) => bail!(
+                "model.swap_blocks: `{component}` trains in full, and what trains stays on the device: train an \
+                 adapter, or take it out"
+            ),
+            None => {}
+        }
+        parts.push(Part { store: store.clone(), lr_factor, layers });
+    }
+    let mut targets = recipe.adapter.iter().flat_map(|a| a.targets());
+    if let Some(idle) = targets.find(|t| !paths.iter().any(|p| matches(t, p))) {
+        bail!("adapter.targets: no layer of the components that train matches `{idle}`{}", like(&paths));
+    }
+    Ok(parts)
+}
+
+/// How the layers of a network are named: two from its middle.
+fn like(paths: &[String]) -> String {
+    let Some(one) = paths.get(paths.len() / 2) else { return String::new() };
+    format!("; they are named like `{one}`, `{}`", paths[(paths.len() / 2 + 1) % paths.len()])
+}
+
 fn full(store: &Arc<Store>, lr_factor: f64, kept_as: DType) -> Result<Vec<Trained>> {
     store.recall()?;
     let trained = |p: sconce_nn::Param| {
@@ -111,19 +162,16 @@ fn full(store: &Arc<Store>, lr_factor: f64, kept_as: DType) -> Result<Vec<Traine
 
 fn adapted(
     adapter: &dyn Adapter,
-    store: &Arc<Store>,
+    component: &str,
+    layers: &[Adapted],
     lr_factor: f64,
     kept_as: DType,
     seed: u64,
 ) -> Result<(Vec<Attached>, Vec<Trained>)> {
     let (mut all, mut trained) = (Vec::new(), Vec::new());
-    let component = store.component();
-    for layer in store.layers() {
+    for layer in layers {
         let path = format!("{component}.{}", layer.path());
-        if !adapter.targets().iter().any(|t| matches(t, &path)) {
-            continue;
-        }
-        let attached = adapter.build(component, &layer, &Stream::new(seed, &format!("adapter {path}")))?;
+        let attached = adapter.build(component, layer, &Stream::new(seed, &format!("adapter {path}")))?;
         for (short, param) in &attached.params {
             let name = format!("{component}/{}", param.name());
             let lr_factor = lr_factor * adapter.lr_factor(short);
