@@ -205,6 +205,29 @@ fn noise_of_other_papers() {
 }
 
 #[test]
+fn what_a_flow_model_cannot_do() {
+    let mut all = String::new();
+    for set in [
+        "objective=\"epsilon\"",
+        "adapter.targets=[\"unet.*.attn*.to_q\"]",
+        "model.without=[\"text_encoder_9\"]",
+        "model.quantise={ unet = \"nf4\" }",
+        "model.swap_blocks=9",
+        "train.components={ text_encoder_4 = 1.0 }",
+        "preview.height_px=104",
+        "sampling.guidance=3.5",
+    ] {
+        let place = Place::new("sd3-a");
+        let here = ["model.path=model", "data.source.0.path=pictures", "data.source.0.smallest_px=8"];
+        let words: Vec<&str> = here.into_iter().chain([set]).flat_map(|word| ["--set", word]).collect();
+        let said =
+            place.run(&[&["check", "sd3-lora", "--set", "data.source.0.resolution_px=128"], &words[..]].concat());
+        all += &format!("{set}\n{}\n", said.split_once("-- stderr --\n").map_or("nothing", |(_, errors)| errors));
+    }
+    snapshot("check-flow-refused", &all);
+}
+
+#[test]
 fn a_refused_recipe() {
     let singular = "[schedule]\ntype = \"zero-terminal\"\nof = { type = \"scaled-linear\" }\n";
     with("refused-epsilon", singular, &["--set", "model.convert=true"]);

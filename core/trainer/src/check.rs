@@ -103,6 +103,16 @@ fn parts(resolved: &Resolved, report: &mut Report) {
             );
         }
     };
+    let encoders: Vec<&str> = stores.iter().skip(2).map(|store| store.component()).collect();
+    if let Some(stray) = recipe.model.without.iter().find(|name| !encoders.contains(&name.as_str())) {
+        let there = encoders.join(", ");
+        return report.refuse(
+            "no-such-encoder",
+            format!("model.without: there is no encoder `{stray}` to leave out, the model has {there}"),
+            "take it out",
+        );
+    }
+    preview(resolved, report);
     stores.retain(|store| !recipe.model.without.iter().any(|name| name == store.component()));
     let held = recipe.model.load_options(&Device::Cpu).held_by(&stores);
     match held.and_then(|()| crate::train::parts(recipe, &stores)) {
@@ -112,6 +122,26 @@ fn parts(resolved: &Resolved, report: &mut Report) {
             crate::message(&e),
             "`sconce inspect` on the model's folder lists its components",
         ),
+    }
+}
+
+/// Refuses previews of a size that is no whole number of latents, or of tokens.
+fn preview(resolved: &Resolved, report: &mut Report) {
+    let (family, dir) = (&resolved.family, &resolved.model_dir);
+    let in_tokens = family.tokens(dir, resolved.native.resolution_px).is_ok_and(|tokens| tokens.is_some());
+    let step = match family.bucket_step_px(dir) {
+        Ok(step) if in_tokens => step,
+        _ => resolved.native.latent_px,
+    };
+    let Some(table) = &resolved.recipe.preview else { return };
+    for (name, side) in [("height_px", table.height_px), ("width_px", table.width_px)] {
+        if let Some(px) = side.filter(|px| px % step != 0 || *px == 0) {
+            report.refuse(
+                "preview-size",
+                format!("preview.{name} = {px}: sides must be multiples of {step} for this model"),
+                format!("the nearest is {}", (px + step / 2) / step * step),
+            );
+        }
     }
 }
 

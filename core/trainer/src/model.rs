@@ -328,8 +328,8 @@ pub trait Family: Send + Sync {
         }
         Ok(native)
     }
-    /// The parameters and layers of all components, the denoiser's first, without their values and without touching
-    /// weights: what a recipe can be held against before anything is loaded.
+    /// The parameters and layers of all components (the denoiser's, the autoencoder's, then the text encoders') without
+    /// their values and without touching weights: what a recipe can be held against before anything is loaded.
     fn shapes(&self, path: &Path) -> Result<Vec<Arc<Store>>>;
     /// What the sides of training buckets are multiples of, in pixels, without touching weights. 64 suits every denoiser of
     /// up to three halvings on latents of an eighth of the picture's side. A sampler may draw other sizes:
