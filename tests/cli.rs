@@ -214,7 +214,7 @@ fn what_a_flow_model_cannot_do() {
         "model.quantise={ unet = \"nf4\" }",
         "model.swap_blocks=9",
         "train.components={ text_encoder_4 = 1.0 }",
-        "preview.height_px=104",
+        "preview.height_px=108",
         "sampling.guidance=3.5",
     ] {
         let place = Place::new("sd3-a");
