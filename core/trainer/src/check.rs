@@ -125,7 +125,7 @@ fn parts(resolved: &Resolved, report: &mut Report) {
     }
 }
 
-/// Refuses previews of a size that is no whole number of latents, or of tokens.
+/// Refuses previews of a size that is no whole number of latents or tokens, or by an autoencoder that is not there.
 fn preview(resolved: &Resolved, report: &mut Report) {
     let (family, dir) = (&resolved.family, &resolved.model_dir);
     let in_tokens = family.tokens(dir, resolved.native.resolution_px).is_ok_and(|tokens| tokens.is_some());
@@ -134,6 +134,13 @@ fn preview(resolved: &Resolved, report: &mut Report) {
         _ => resolved.native.latent_px,
     };
     let Some(table) = &resolved.recipe.preview else { return };
+    if let Some(dir) = table.autoencoder.as_ref().filter(|dir| !dir.is_dir()) {
+        report.refuse(
+            "no-preview-autoencoder",
+            format!("preview.autoencoder: there is no folder `{}`", dir.display()),
+            "give the folder of an AutoencoderTiny (config.json and its weights), or leave it out",
+        );
+    }
     for (name, side) in [("height_px", table.height_px), ("width_px", table.width_px)] {
         if let Some(px) = side.filter(|px| px % step != 0 || *px == 0) {
             report.refuse(

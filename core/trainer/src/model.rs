@@ -293,6 +293,11 @@ pub trait Model: Send + Sync {
         stores.extend(self.conditioner().stores());
         stores
     }
+    /// Another autoencoder of the same latents, in a folder of its own: a tiny one draws previews in a fraction of the time.
+    ///
+    /// # Errors
+    /// If its latents have other channels or sides.
+    fn autoencoder_in(&self, dir: &Path, options: &LoadOptions) -> Result<Arc<dyn Autoencoder>>;
     /// Writes a whole diffusers folder with `weights` in place of the loaded values where given (key: component, then
     /// parameter), the native settings replaced by `trained_as`, and `metadata` in each weight file's header.
     fn save(&self, to: &Path, save: &SaveModel) -> Result<Vec<PathBuf>>;

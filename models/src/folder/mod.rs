@@ -99,6 +99,20 @@ impl Model for FolderModel {
         &self.autoencoder
     }
 
+    fn autoencoder_in(&self, dir: &Path, options: &LoadOptions) -> Result<Arc<dyn Autoencoder>> {
+        let (own, other) = (&self.autoencoder, vae::load(dir, options)?);
+        let form = |a: &Arc<dyn Autoencoder>| [a.channels(), a.factor()];
+        if form(own) != form(&other) {
+            let ([channels, factor], [found, by]) = (form(own), form(&other));
+            bail!(
+                "{}: this autoencoder has latents of {found} channels, one for {by} pixels a side; the model's have {channels} \
+                 and one for {factor}",
+                dir.display()
+            );
+        }
+        Ok(other)
+    }
+
     fn save(&self, to: &Path, what: &SaveModel) -> Result<Vec<PathBuf>> {
         let stores = self.stores();
         let known = |name: &String| stores.iter().any(|store| store.component() == name);

@@ -32,6 +32,7 @@ impl Resolved {
         for table in ["model", "data", "output"] {
             tables.get_mut(table).into_iter().for_each(cut);
         }
+        tables.get_mut("preview").and_then(|preview| preview.get_mut("autoencoder")).into_iter().for_each(cut);
         toml(&tables)
     }
 

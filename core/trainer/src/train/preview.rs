@@ -106,7 +106,11 @@ fn sampled(
     noise: &str,
 ) -> Result<Vec<RgbImage>> {
     let model = job.model;
-    let vae = &**model.autoencoder();
+    let decoder = match &table.autoencoder {
+        Some(dir) => model.autoencoder_in(dir, &job.recipe.model.load_options(&job.options.device))?,
+        None => model.autoencoder().clone(),
+    };
+    let vae = &*decoder;
     let own = model.native().resolution_px;
     let (height, width) = (table.height_px.unwrap_or(own), table.width_px.unwrap_or(own));
     let shape = [vae.channels(), height as usize / vae.factor(), width as usize / vae.factor()];
