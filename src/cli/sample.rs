@@ -8,6 +8,7 @@ use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use sconce_core::embedded::locate;
 use sconce_core::model::{Family, Geometry, LoadOptions, Model, Native};
+use sconce_core::network::Network;
 use sconce_core::recipe::SamplingTable;
 use sconce_core::sample::{Sampler, decode};
 use sconce_core::solver::Solver;
@@ -173,8 +174,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     print(&settings(&args, &native, &sampling, [width, height]))?;
 
     let pictures = noise.dim(0).map_err(Failure::run)?;
-    let backbone = &**model.backbone();
-    let sampler = Sampler { backbone, schedule: &*schedule, objective: &*objective, sampling: &sampling };
+    let network = Network::plain(&**model.backbone());
+    let sampler = Sampler { network, schedule: &*schedule, objective: &*objective, sampling: &sampling };
     let prompts = vec![args.prompt.as_str(); pictures];
     let geometry = vec![Geometry::plain(height, width); pictures];
     let cond = sampler.condition(&**model.conditioner(), &prompts, &geometry).map_err(Failure::run)?;

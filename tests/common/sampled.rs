@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use sconce_core::model::{Geometry, Model, Native};
+use sconce_core::network::Network;
 use sconce_core::recipe::SamplingTable;
 use sconce_core::sample::Sampler;
 use sconce_nn::rng::Stream;
@@ -23,8 +24,8 @@ pub fn sampled(case: &Case, model: &dyn Model, native: &Native, run: &Value) -> 
         cfg_rescale: run.get("guidance_rescale").map_or(0.0, |share| share.as_f64().unwrap()),
         negative: run["negative"].as_str().map(str::to_owned),
     };
-    let backbone = &**model.backbone();
-    let sampler = Sampler { backbone, schedule: &*schedule, objective: &*objective, sampling: &sampling };
+    let network = Network::plain(&**model.backbone());
+    let sampler = Sampler { network, schedule: &*schedule, objective: &*objective, sampling: &sampling };
     let noise = case.expected("sample.init")?;
     let side = |field: &str| run[field].as_u64().unwrap() as u32;
     let pictures = vec![Geometry::plain(side("height"), side("width")); noise.dim(0)?];

@@ -11,6 +11,7 @@ pub mod distance;
 pub mod embedded;
 pub mod learning;
 pub mod model;
+pub mod network;
 pub mod noise;
 pub mod optimizer;
 pub mod recipe;

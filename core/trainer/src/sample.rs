@@ -7,14 +7,15 @@ use sconce_nn::rng::Stream;
 use sconce_sdk::{Level, Objective, Schedule};
 
 use crate::cond::Cond;
-use crate::model::{Autoencoder, Backbone, Conditioner, Geometry, PromptUse};
+use crate::model::{Autoencoder, Conditioner, Geometry, PromptUse};
+use crate::network::Network;
 use crate::recipe::SamplingTable;
 use crate::solver::{Denoise, Denoised};
 
 /// A denoiser, what its output means, and how it is sampled.
 pub struct Sampler<'a> {
     /// The denoiser.
-    pub backbone: &'a dyn Backbone,
+    pub network: Network<'a>,
     /// alpha and sigma over time.
     pub schedule: &'a dyn Schedule,
     /// What the denoiser's output is.
@@ -100,13 +101,15 @@ struct Run<'a> {
 
 impl Denoise for Run<'_> {
     fn denoise(&mut self, x: &Tensor, level: &Level) -> Result<Denoised> {
-        let Sampler { backbone, objective, sampling, .. } = self.sampler;
+        let Sampler { network, objective, sampling, .. } = self.sampler;
         let noise = &level.noise;
-        let input = (x * objective.input_scale(noise))?.to_dtype(backbone.dtype())?;
-        let input = if self.sampler.guided() { Tensor::cat(&[&input, &input], 0)? } else { input };
-        let time = Tensor::full(backbone.time(level.t, noise) as f32, input.dim(0)?, input.device())?; // B
+        let read = network.read(level.t, noise, *objective);
+        let x_t = if self.sampler.guided() { Tensor::cat(&[x, x], 0)? } else { x.clone() };
+        let input = (&x_t * read.input)?.to_dtype(network.backbone.dtype())?;
+        let time = Tensor::full(read.time as f32, input.dim(0)?, input.device())?; // B
         // Detached: trained weights would otherwise keep the whole run's graph alive.
-        let output = backbone.forward(&input, &time, self.cond)?.detach().to_dtype(DType::F32)?;
+        let f = network.backbone.forward(&input, &time, self.cond)?.detach().to_dtype(DType::F32)?;
+        let output = ((x_t * read.skip)? + (f * read.output)?)?;
         let y = if self.sampler.guided() {
             let half = x.dim(0)?;
             guide(&output.narrow(0, 0, half)?, &output.narrow(0, half, half)?, sampling)?

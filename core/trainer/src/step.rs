@@ -7,7 +7,7 @@ use sconce_sdk::{Noise, Objective, Schedule, TimestepSampler, Weighting};
 use crate::cond::Cond;
 use crate::distance::Measure;
 use crate::learning::Learning;
-use crate::model::Backbone;
+use crate::network::Network;
 use crate::noise::Drawn;
 
 /// The decisions of a run that the step follows.
@@ -74,7 +74,7 @@ impl Process<'_> {
     /// The loss of clean latents `x0` (B C H W) under the noise `eps`, one row a sample.
     pub fn loss(
         &self,
-        model: &dyn Backbone,
+        network: &Network,
         x0: &Tensor,
         eps: &Drawn,
         cond: &Cond,
@@ -89,13 +89,17 @@ impl Process<'_> {
         let sigma = column(&|r| r.noise.sigma)?;
         let a = column(&|r| r.target[0])?;
         let b = column(&|r| r.target[1])?;
-        let scale = column(&|r| self.objective.input_scale(&r.noise))?;
-        let time = column(&|r| model.time(r.t, &r.noise))?.flatten_all()?; // B
+        let read = |r: &Row| network.read(r.t, &r.noise, self.objective);
+        let c_skip = column(&|r| read(r).skip)?;
+        let c_out = column(&|r| read(r).output)?;
+        let c_in = column(&|r| read(r).input)?;
+        let time = column(&|r| read(r).time)?.flatten_all()?; // B
 
         let x_t = (x0.broadcast_mul(&alpha)? + eps.input.broadcast_mul(&sigma)?)?;
         let y = (x0.broadcast_mul(&a)? + eps.target.broadcast_mul(&b)?)?;
-        let input = x_t.broadcast_mul(&scale)?.to_dtype(model.dtype())?;
-        let output = model.forward(&input, &time, cond)?.to_dtype(DType::F32)?;
+        let input = x_t.broadcast_mul(&c_in)?.to_dtype(network.backbone.dtype())?;
+        let f = network.backbone.forward(&input, &time, cond)?.to_dtype(DType::F32)?;
+        let output = (x_t.broadcast_mul(&c_skip)? + f.broadcast_mul(&c_out)?)?;
 
         let difference = (output - y)?; // B C H W
         let distance = measure.distance(&difference, rows)?; // B

@@ -4,7 +4,7 @@ use sconce_sdk::{Choice, Objective, Schedule};
 use serde_json::json;
 
 use super::{Report, in_one_line};
-use crate::recipe::Resolved;
+use crate::recipe::{Convert, Fading, Resolved};
 
 /// Refuses a checkpoint trained as something else, unless that is said to be meant.
 pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
@@ -29,15 +29,26 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
             "say it in [objective]",
         ),
     }
-    if recipe.model.convert && differing.is_empty() {
+    let convert = recipe.model.convert;
+    if convert.is_meant() && differing.is_empty() {
         report.warn(
             "nothing-converted",
-            "model.convert is true, but schedule and objective are the checkpoint's own: nothing is converted".into(),
+            "model.convert is set, but schedule and objective are the checkpoint's own: nothing is converted".into(),
             "remove model.convert, so that it guards against a slip again",
         );
     }
+    if convert.is_meant() && !differing.is_empty() {
+        let way = match convert {
+            Convert::Fading(Fading { over_images: 0 }) => "at once: the output means something else from the first step on".to_owned(),
+            Convert::Fading(Fading { over_images }) => {
+                format!("starts as what it was; the network itself computes the new output after {over_images} images")
+            }
+            Convert::Mapped(_) => "starts as what it was, read through a mapping, and is saved as what it was".to_owned(),
+        };
+        report.fact("conversion", way, json!(convert));
+    }
     for (what, ours, theirs) in differing {
-        if recipe.model.convert {
+        if convert.is_meant() {
             let text = format!("{what}: {theirs} -> {ours}");
             report.fact("converts", text, json!({ "of": what, "from": theirs, "to": ours }));
             continue;
@@ -45,7 +56,7 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         report.refuse(
             "not-the-checkpoints-own",
             format!("the recipe's {what} is {ours}, the checkpoint was trained on {theirs} ({})", evidence(what)),
-            format!("if a conversion is meant, say so: model.convert = true; else remove [{what}]"),
+            format!("if a conversion is meant, say so: model.convert = true or {{ over_images = N }}; else remove [{what}]"),
         );
     }
 }

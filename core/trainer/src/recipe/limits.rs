@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Var};
 
-use super::tables::{Gradients, MaskFrom, Recipe, Task};
+use super::tables::{Convert, Gradients, MaskFrom, Recipe, Task};
 use crate::optimizer::{Needs, Optimizer, Trained};
 
 /// Fields out of their limits, with what the limit is.
@@ -33,6 +33,11 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
     }
     demand(train.images > 0, "train.images".into(), "must be 1 or more");
     demand(train.seed <= i64::MAX as u64, "train.seed".into(), "must be below 2^63, the largest whole number in TOML");
+    demand(
+        !matches!(recipe.model.convert, Convert::Fading(fading) if fading.over_images > train.images),
+        "model.convert.over_images".into(),
+        "is more than train.images: the run would end in a network that no program can read",
+    );
     demand(train.accumulate > 0, "train.accumulate".into(), "must be 1 or more");
     demand(train.keep > 0, "train.keep".into(), "must be 1 or more: the last checkpoint is the result");
     let masks = data.source.iter().any(|s| s.mask != MaskFrom::None);

@@ -108,9 +108,13 @@ pub struct ModelTable {
     /// Type of activations and of weights that do not train (weights that train have f32 masters).
     #[serde(default)]
     pub dtype: Float,
-    /// True where the recipe's objective or schedule is deliberately not the one the checkpoint was trained with.
+    /// For a run whose objective or schedule is deliberately not the one that the checkpoint was trained with. `true`: the
+    /// network goes on computing what it did, and its output is mapped to what the run asks for, so that it starts as good as
+    /// it was, and is saved as what it was. `{ over_images = N }`: the mapping fades over so many images, after which the
+    /// network itself computes what the run asks for, and is saved so. `{ over_images = 0 }`: at once, from an output that
+    /// means something else.
     #[serde(default)]
-    pub convert: bool,
+    pub convert: Convert,
     /// Start from nothing, initialised by this seed: for each component whose folder holds a config and no weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub random_seed: Option<u64>,
@@ -129,6 +133,46 @@ pub struct ModelTable {
     /// Stable Diffusion 3 its T5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
+}
+
+/// How a checkpoint becomes a model of another objective or schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "must be true, false, or { over_images = N }")]
+pub enum Convert {
+    /// Not at all, or read through a mapping all along.
+    Mapped(bool),
+    /// The mapping fades.
+    Fading(Fading),
+}
+
+/// A mapping that fades.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fading {
+    /// The images over which the network takes over.
+    pub over_images: u64,
+}
+
+impl Default for Convert {
+    fn default() -> Self {
+        Self::Mapped(false)
+    }
+}
+
+impl Convert {
+    /// Whether a conversion is meant.
+    pub fn is_meant(self) -> bool {
+        self != Self::default()
+    }
+
+    /// How far the network itself computes what the run asks for, from 0 to 1, after so many images.
+    pub fn handed_over(self, images_seen: u64) -> f64 {
+        match self {
+            Self::Mapped(mapped) => f64::from(!mapped),
+            Self::Fading(Fading { over_images }) if images_seen >= over_images => 1.0,
+            Self::Fading(Fading { over_images }) => images_seen as f64 / over_images as f64,
+        }
+    }
 }
 
 impl ModelTable {

@@ -9,7 +9,7 @@ use sconce_nn::store::Source;
 use sconce_sdk::{Distance, Learned, Observation, SamplerState, WeightingState};
 
 use super::*;
-use crate::model::Recompute;
+use crate::model::{Backbone, Recompute};
 
 /// Outputs its input times a number.
 struct Gain(Var, Arc<Store>);
@@ -106,7 +106,7 @@ fn gain() -> Result<Gain> {
 fn loss(model: &Gain, rows: &[Row], mask: Option<&Tensor>) -> Result<Losses> {
     let random = |purpose| Stream::new(1, purpose).normal((2, 3, 4, 4), &Device::Cpu);
     let (x0, eps) = (random("x0")?, Drawn::plain(random("eps")?));
-    PROCESS.loss(model, &x0, &eps, &Cond::default(), &Measure { distance: &Plain, mask }, rows)
+    PROCESS.loss(&Network::plain(model), &x0, &eps, &Cond::default(), &Measure { distance: &Plain, mask }, rows)
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Task for AutoencoderTask<'_> {
     }
 
     /// Peak signal-to-noise ratio in dB, of pictures through the mean latents and back.
-    fn validate(&mut self) -> Result<Vec<(String, f64)>> {
+    fn validate(&mut self, _: u64) -> Result<Vec<(String, f64)>> {
         let x = self.shown(64)?;
         let back = self.back(&x)?.clamp(-1f32, 1f32)?;
         let errors = ((back - x)? * 0.5)?.sqr()?.flatten_from(1)?.mean(1)?.to_vec1::<f32>()?;

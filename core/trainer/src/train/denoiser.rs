@@ -20,6 +20,7 @@ use crate::data::{Cache, Dropped, Encoded, Mirrored, Set, Use};
 use crate::distance::Measure;
 use crate::learning::Learning;
 use crate::model::{Conditioner, PromptUse};
+use crate::network::{Conversion, Network};
 use crate::noise::{Batch, Drawn};
 use crate::recipe::Normalise;
 use crate::step::Row;
@@ -259,6 +260,17 @@ impl<'a> DenoiserTask<'a> {
         Ok(self.job.recipe.schedule.sized(height, width))
     }
 
+    /// What stands between the network and the run, after so many images, for latents B C h w.
+    fn conversion(&self, latents: &Tensor, images: u64) -> Result<Option<Conversion>> {
+        let (_, _, height, width) = latents.dims4()?;
+        let of = Conversion::of(self.job.recipe.model.convert, self.job.model.native(), images)?;
+        Ok(of.map(|conversion| conversion.sized(height, width)))
+    }
+
+    fn network<'b>(&'b self, conversion: Option<&'b Conversion>) -> Network<'b> {
+        Network { backbone: &**self.job.model.backbone(), conversion }
+    }
+
     /// What encodes the previews' prompts: the encoders, or what they said before, where they do not train.
     fn asked(&self) -> Arc<dyn Conditioner> {
         match self.encoders_train {
@@ -288,7 +300,9 @@ impl Task for DenoiserTask<'_> {
         let eps = self.job.recipe.noise.draw(&Batch { x0: &x0, levels: &levels, seed, images_seen: at })?;
         let (cond, mask) = (self.conditions(batch)?, self.masks(batch)?);
         let measure = Measure { distance: &*self.job.recipe.distance, mask: mask.as_ref() };
-        let losses = process.loss(&**self.job.model.backbone(), &x0, &eps, &cond, &measure, &rows)?;
+        let conversion = self.conversion(&x0, seen)?;
+        let network = self.network(conversion.as_ref());
+        let losses = process.loss(&network, &x0, &eps, &cond, &measure, &rows)?;
         self.learning.see(&rows, &losses)?;
         Ok(PartLoss { sum: losses.weighted.sum_all()?, parts: by_log_snr(&rows, &losses.error)? })
     }
@@ -307,7 +321,7 @@ impl Task for DenoiserTask<'_> {
 
     /// The weighted loss, and the error at each quantile, on held-out pictures (at most 96) with fixed Gaussian noise, and
     /// with nothing learned in it: the same measure all along, whatever the run's noise.
-    fn validate(&mut self) -> Result<Vec<(String, f64)>> {
+    fn validate(&mut self, images: u64) -> Result<Vec<(String, f64)>> {
         let table = self.job.recipe.validation.as_ref().expect("called where there is the table");
         let (quantiles, size) = (table.quantiles.max(1), self.job.recipe.data.batch);
         let stride = self.set.held_out.len().div_ceil(96);
@@ -323,6 +337,8 @@ impl Task for DenoiserTask<'_> {
             let measure = Measure { distance: &*self.job.recipe.distance, mask: mask.as_ref() };
             let schedule = self.schedule(&x0)?;
             let process = self.job.recipe.process(&*schedule);
+            let conversion = self.conversion(&x0, images)?;
+            let network = self.network(conversion.as_ref());
             for (q, error) in errors.iter_mut().enumerate() {
                 let rows = vec![process.row((q as f64 + 0.5) / quantiles as f64); batch.len()];
                 let noise = |&item: &usize| {
@@ -331,7 +347,7 @@ impl Task for DenoiserTask<'_> {
                 };
                 let eps = Tensor::stack(&items.iter().map(noise).collect::<Result<Vec<_>>>()?, 0)?;
                 let eps = Drawn::plain(eps);
-                let losses = process.loss(&**self.job.model.backbone(), &x0, &eps, &cond, &measure, &rows)?;
+                let losses = process.loss(&network, &x0, &eps, &cond, &measure, &rows)?;
                 weighted += sum(&losses.weighted)?;
                 *error += sum(&losses.error)?;
             }

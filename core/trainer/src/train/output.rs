@@ -12,6 +12,7 @@ use super::run::Job;
 use super::weights::Weights;
 use crate::adapter::Saved;
 use crate::model::{Native, SaveModel};
+use crate::network::Conversion;
 
 /// What the header of a weight file tells.
 pub struct Header<'a> {
@@ -67,9 +68,16 @@ pub(super) fn write(
     out: &Path,
 ) -> Result<Vec<PathBuf>> {
     let recipe = job.recipe;
-    let mut trained_as = job.model.native().clone();
-    trained_as.schedule = recipe.schedule.table();
-    trained_as.objective = recipe.objective.table();
+    let native = job.model.native();
+    let conversion = Conversion::of(recipe.model.convert, native, recipe.train.images)?;
+    // A network that is read through a mapping computes what it did: that is what other programs are told.
+    let (schedule, objective) = match &conversion {
+        Some(conversion) => (&conversion.schedule, &conversion.objective),
+        None => (&recipe.schedule, &recipe.objective),
+    };
+    let mut trained_as = native.clone();
+    trained_as.schedule = schedule.table();
+    trained_as.objective = objective.table();
     trained_as.spacing = recipe.sampling.spacing.table();
     trained_as.solver = recipe.sampling.solver.table();
     let title = recipe.output.title.clone().unwrap_or_else(|| job.resolved.name.clone());
@@ -81,7 +89,7 @@ pub(super) fn write(
             trained_as: &trained_as,
             recipe: &text,
             adapter,
-            process: (&*recipe.schedule, &*recipe.objective),
+            process: (&**schedule, &**objective),
         });
         fields.extend(job.notes.clone());
         fields

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::run::Job;
 use crate::model::{Conditioner, Geometry};
+use crate::network::{Conversion, Network};
 use crate::recipe::{PreviewTable, SamplingTable};
 use crate::sample::{Sampler, decode, pictures};
 use crate::solver::Solver;
@@ -34,6 +35,7 @@ pub struct GroundLuminance {
 struct How {
     schedule: Choice<dyn Schedule>,
     objective: Choice<dyn Objective>,
+    conversion: Option<Conversion>,
     sampling: SamplingTable,
 }
 
@@ -42,16 +44,17 @@ impl How {
     fn at(job: &Job, images: u64) -> Result<Self> {
         let recipe = job.recipe;
         let (schedule, objective) = (recipe.schedule.clone(), recipe.objective.clone());
-        if images > 0 {
-            return Ok(Self { schedule, objective, sampling: recipe.sampling.clone() });
-        }
         let native = job.model.native();
+        if images > 0 {
+            let conversion = Conversion::of(recipe.model.convert, native, images)?;
+            return Ok(Self { schedule, objective, conversion, sampling: recipe.sampling.clone() });
+        }
         let sampling = SamplingTable {
             solver: own::<dyn Solver>(&native.solver)?,
             spacing: own::<dyn Spacing>(&native.spacing)?,
             ..recipe.sampling.clone()
         };
-        Ok(Self { schedule: own(&native.schedule)?, objective: own(&native.objective)?, sampling })
+        Ok(Self { schedule: own(&native.schedule)?, objective: own(&native.objective)?, conversion: None, sampling })
     }
 }
 
@@ -114,8 +117,9 @@ fn sampled(
     let own = model.native().resolution_px;
     let (height, width) = (table.height_px.unwrap_or(own), table.width_px.unwrap_or(own));
     let shape = [vae.channels(), height as usize / vae.factor(), width as usize / vae.factor()];
+    let conversion = how.conversion.as_ref().map(|c| c.sized(shape[1], shape[2]));
     let sampler = Sampler {
-        backbone: &**model.backbone(),
+        network: Network { backbone: &**model.backbone(), conversion: conversion.as_ref() },
         schedule: &*how.schedule,
         objective: &*how.objective,
         sampling: &how.sampling,

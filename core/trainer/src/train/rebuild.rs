@@ -18,7 +18,7 @@ use super::run::{Job, Task, load, open_set};
 use super::snapshots::{Folder, Snapshot};
 use super::weights::Weights;
 use crate::adapter::{Averaged, Saved};
-use crate::recipe::{Resolved, Task as What};
+use crate::recipe::{Convert, Resolved, Task as What};
 
 /// The snapshots of a run.
 pub struct History {
@@ -185,6 +185,14 @@ pub fn rebuild(
     rank: Option<usize>,
     out: &Path,
 ) -> std::result::Result<Written, Failed> {
+    if let Convert::Fading(fading) = resolved.recipe.model.convert
+        && history.images() < fading.over_images
+    {
+        let (now, over) = (history.images(), fading.over_images);
+        let why = format!("after {now} images the network was on its way to another output (model.convert.over_images = \
+                           {over}), and no program could read it: take an average from then on, --at {over} or later");
+        return Err(Error::Msg(why).into());
+    }
     let model = load(resolved, &options.device)?;
     let average = serde_json::json!({ "sigma_rel": rebuilt.profile.width(), "images": history.images() });
     let notes = BTreeMap::from([("sconce.ema".to_owned(), average.to_string())]);
@@ -225,7 +233,7 @@ pub fn validate(
     let mut task = DenoiserTask::new(&job, &set, &weights, std::iter::empty(), observer)?;
     for (i, rebuilt) in all.iter().enumerate() {
         history.put(rebuilt, &weights, None)?;
-        done(i, &task.validate()?);
+        done(i, &task.validate(history.images())?);
     }
     Ok(())
 }

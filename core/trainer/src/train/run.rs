@@ -31,8 +31,8 @@ use crate::recipe::{Float, Gradients as Keep, Recipe, Resolved, Task as What};
 pub(super) trait Task {
     /// The summed loss of one batch of an update, in the graph.
     fn loss(&mut self, update: &Update, part: usize) -> Result<PartLoss>;
-    /// Named values on held-out pictures.
-    fn validate(&mut self) -> Result<Vec<(String, f64)>>;
+    /// Named values on held-out pictures, after so many images.
+    fn validate(&mut self, images: u64) -> Result<Vec<(String, f64)>>;
     /// Learns from an update that was made, beside the weights.
     fn learn(&mut self) {}
     /// What was learned beside the weights, for a checkpoint.
@@ -150,7 +150,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         }
         averages.swapped(&weights, &**optimizer.borrow(), || {
             if validates {
-                let values = task.validate()?;
+                let values = task.validate(to)?;
                 let named: Vec<(&str, f64)> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
                 logs.write("validation", to, &named)?;
                 observer.see(&Event::Validated(to, &values))?;
