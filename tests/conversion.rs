@@ -17,7 +17,7 @@ use run::Bench;
 use sconce_core::Cond;
 use sconce_core::distance::Measure;
 use sconce_core::model::{Backbone, Native, PromptUse, Recompute};
-use sconce_core::network::{Conversion, Network};
+use sconce_core::network::{Conversion, Network, Preconditioning};
 use sconce_core::noise::Drawn;
 use sconce_core::recipe::{Convert, Fading, family};
 use sconce_core::step::{Process, Row};
@@ -160,7 +160,12 @@ fn a_mapping_fades_from_the_model_to_the_network() {
     assert_eq!(at(fading, 100), plain);
     assert_eq!(at(Convert::Mapped(false), 0), plain);
     let (start, middle) = (at(fading, 0), at(fading, 50));
-    assert!((middle.output - 0.5 * (start.output + 1.0)).abs() < 1e-12, "{middle:?}");
+    // F = (y - skip x)/output, half of the old and half of the new, for any y and x.
+    let f = |read: &Preconditioning, y: f64, x: f64| (y - read.skip * x) / read.output;
+    for (y, x) in [(0.3, -1.2), (-2.0, 0.4)] {
+        let want = 0.5 * (f(&start, y, x) + y);
+        assert!((f(&middle, y, x) - want).abs() < 1e-12, "{middle:?}");
+    }
     assert!((middle.input.ln() - 0.5 * start.input.ln()).abs() < 1e-12, "{middle:?}");
 }
 

@@ -162,17 +162,29 @@ fn widths_are_ranked_by_the_runs_own_validation() {
         Bench::new(&format!("{LORA}[ema]\ntype = \"post-hoc\"\n[validation]\nshare = 0.5\nevery_images = 24\n"));
     bench.train("run", &[]);
     let table = good(&bench, &["run", "--scan", "0.05..0.25", "--points", "3", "--validate"]);
-    let rows: Vec<Vec<&str>> = table.lines().skip(1).map(|l| l.split_whitespace().collect()).collect();
+    let (rows, last) = table.trim_end().rsplit_once('\n').expect("rows and the weights");
+    let rows: Vec<Vec<&str>> = rows.lines().skip(1).map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(rows.iter().map(|r| r[0]).collect::<Vec<_>>(), ["0.0500", "0.1500", "0.2500"], "{table}");
     // The run validated its own average, the narrowest, at its end.
     let log = bench.log("run");
-    let last = log.lines().rev().find(|l| l.contains("\"validation\"")).expect("validated");
-    let last: serde_json::Value = serde_json::from_str(last).expect("JSON");
-    let (own, first) = (last["loss"].as_f64().expect("a loss"), rows[0][3].parse::<f64>().expect("a loss"));
+    let ended = log.lines().rev().find(|l| l.contains("\"validation\"")).expect("validated");
+    let ended: serde_json::Value = serde_json::from_str(ended).expect("JSON");
+    let (own, first) = (ended["loss"].as_f64().expect("a loss"), rows[0][3].parse::<f64>().expect("a loss"));
     assert!((own / first - 1.0).abs() < 1e-4, "{own} in the log, {table}");
     let mut by_loss: Vec<(f64, &str)> = rows.iter().map(|r| (r[3].parse().expect("a loss"), r[4])).collect();
     by_loss.sort_by(|a, b| a.0.total_cmp(&b.0));
     assert_eq!(by_loss.iter().map(|r| r.1).collect::<Vec<_>>(), ["1", "2", "3"], "{table}");
+    // A run without an average validates the weights themselves.
+    bench.train("plain", &["--set", "ema=none"]);
+    let log = bench.log("plain");
+    let plain = log.lines().rev().find(|l| l.contains("\"validation\"")).expect("validated");
+    let plain = serde_json::from_str::<serde_json::Value>(plain).expect("JSON")["loss"].as_f64().expect("a loss");
+    let weights: f64 = last.strip_prefix("the weights themselves").expect("their row").trim().parse().expect("a loss");
+    assert!((weights / plain - 1.0).abs() < 1e-4 && weights != own, "{weights}, and {plain} in the log");
+    let same = good(&bench, &["run", "--scan", "0.05..0.25", "--points", "3", "--validate", "--json"]);
+    let same: serde_json::Value = serde_json::from_str(&same).expect("JSON");
+    assert_eq!(format!("{:.6}", same["averages"][1]["loss"].as_f64().expect("a loss")), rows[1][3]);
+    assert_eq!(format!("{:.6}", same["weights"].as_f64().expect("a loss")), format!("{weights:.6}"));
 }
 
 #[test]

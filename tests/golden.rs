@@ -55,15 +55,23 @@ fn epsilon_on_scaled_linear() {
 fn v_on_zero_terminal_debiased() {
     let more = "[schedule]\ntype = \"zero-terminal\"\nof = { type = \"scaled-linear\" }\n[objective]\ntype = \"v\"\n\
                 [weighting]\ntype = \"debiased\"\n";
-    golden("v-zero-terminal", more, &["--set", "model.convert=true"]);
+    golden("v-zero-terminal", more, &["--set", "model.convert.over_images=0"]);
 }
 
 #[test]
 fn flow_with_logit_normal_times() {
     let more = "[schedule]\ntype = \"rectified-flow\"\n[objective]\ntype = \"flow\"\n[timesteps]\n\
                 type = \"logit-normal\"\n";
-    let trailing = ["--set", "model.convert=true", "--set", "sampling.spacing=trailing"];
+    let trailing = ["--set", "model.convert.over_images=0", "--set", "sampling.spacing=trailing"];
     golden("flow", more, &trailing);
+}
+
+/// Read as what it was, and handed over on the way.
+#[test]
+fn flow_by_conversion() {
+    let more = "[schedule]\ntype = \"rectified-flow\"\n[objective]\ntype = \"flow\"\n";
+    golden("flow-mapped", more, &["--set", "model.convert=true", "--set", "sampling.spacing=trailing"]);
+    golden("flow-fading", more, &["--set", "model.convert.over_images=12", "--set", "sampling.spacing=trailing"]);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn kill_and_resume(bench: &Bench, more: &[&str]) {
 
 fn same_run(more: &str, set: &str) {
     let bench = Bench::new(more);
-    let set = ["--set", "model.convert=true", "--set", set];
+    let set = ["--set", "model.convert.over_images=12", "--set", set];
     bench.train("whole", &set);
     kill_and_resume(&bench, &set);
     assert_eq!(bench.weights("whole"), bench.weights("killed"));

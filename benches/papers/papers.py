@@ -25,9 +25,10 @@ QUICKSTART = ROOT / "configs/quickstart"
 GAP = 2  # pixels between the pictures of a sheet
 
 NOTHING = HERE / "from-nothing.toml"
-FINE = ROOT / "configs/quickstart.toml"
-FLOW = ["schedule={type='rectified-flow'}", "objective={type='flow'}", "model.convert=true"]
-ZERO = ["schedule={type='zero-terminal',of={type='scaled-linear'}}", "objective={type='v'}", "model.convert=true"]
+CONVERT = HERE / "convert.toml"
+AT_ONCE = "model.convert.over_images=0"
+FLOW = ["schedule={type='rectified-flow'}", "objective={type='flow'}"]
+ZERO = ["schedule={type='zero-terminal',of={type='scaled-linear'}}", "objective={type='v'}"]
 
 COMPARISONS = {
     "min-snr": (
@@ -38,17 +39,35 @@ COMPARISONS = {
     "zero-terminal": (
         "What a model can draw: epsilon on scaled-linear against v on zero terminal SNR, from nothing (Lin et al. 2023)",
         NOTHING,
-        {"epsilon, leading": ["sampling.spacing={type='leading'}"], "v, zero-terminal": ZERO},
+        {"epsilon, leading": ["sampling.spacing={type='leading'}"], "v, zero-terminal": [*ZERO, AT_ONCE]},
     ),
     "logit-normal": (
         "Logit-normal against uniform times for rectified flow, from nothing (Esser et al. 2024)",
         NOTHING,
-        {"flow, uniform": FLOW, "flow, logit-normal": [*FLOW, "timesteps={type='logit-normal'}"]},
+        {"flow, uniform": [*FLOW, AT_ONCE], "flow, logit-normal": [*FLOW, AT_ONCE, "timesteps={type='logit-normal'}"]},
     ),
     "uncertainty": (
         "Learned uncertainty on or off, with epsilon, from nothing (Karras et al. 2024, EDM2)",
         NOTHING,
         {"epsilon": [], "epsilon, uncertainty": ["weighting={type='uncertainty'}"]},
+    ),
+    "convert-to-flow": (
+        "The quickstart's epsilon model to rectified flow: validation loss of the flow",
+        CONVERT,
+        {
+            "flow, at once": [*FLOW, AT_ONCE],
+            "flow, mapped": [*FLOW, "model.convert=true"],
+            "flow, fading": [*FLOW, "model.convert.over_images={half}"],
+        },
+    ),
+    "convert-to-zero-terminal": (
+        "The quickstart's epsilon model to v and zero terminal SNR: validation loss of v",
+        CONVERT,
+        {
+            "v, at once": [AT_ONCE],
+            "v, mapped": ["model.convert=true"],
+            "v, fading": ["model.convert.over_images={half}"],
+        },
     ),
 }
 
@@ -128,20 +147,25 @@ def spread(values):
 def main():
     args = options()
     args.out = args.out.absolute()
-    model = untrained(args)
+    model = untrained(args) if any(COMPARISONS[name][1] == NOTHING for name in args.only) else None
     runs = []
     for name in args.only:
         _, recipe, variants = COMPARISONS[name]
         for variant, fields in variants.items():
             for seed in range(1, args.seeds + 1):
                 out = args.out / f"{variant.replace(', ', '-').replace(' ', '-')}-{seed}"
-                common = [f"model.path='{model}'", f"train.images={args.images}", f"train.seed={seed}"]
-                common.append(f"data.cache='{args.out / 'cache'}'")
+                common = [f"train.images={args.images}", f"train.seed={seed}", f"data.cache='{args.out / 'cache'}'"]
+                if recipe == NOTHING:
+                    common.append(f"model.path='{model}'")
+                fields = [field.format(half=args.images // 2) if "{half}" in field else field for field in fields]
                 runs.append((recipe, out, [*common, *fields], name, variant))
     with ThreadPoolExecutor(args.jobs) as pool:  # what two comparisons share runs once
         list(pool.map(lambda run: train(args, *run[:3]), {run[1]: run for run in runs}.values()))
     for name in args.only:
         title, recipe, variants = COMPARISONS[name]
+        if recipe == CONVERT:
+            losses(title, {v: [run[1] for run in runs if run[3:] == (name, v)] for v in variants}, args)
+            continue
         prompts = prompts_of(recipe)
         marks = None
         rows = []
@@ -154,9 +178,21 @@ def main():
             grounds = [[line[max(line)][g] for line in last] for g in ("black", "grey", "white")]
             rows.append([variant, *map(spread, errors), *map(spread, grounds)])
         head = ["", *(f"{at} images" for at in marks), "black", "grey", "white"]
-        print(f"\n{title}; {args.seeds} seeds, mean ± standard deviation.\n")
-        for row in [head, ["---"] * len(head), *rows]:
-            print("| " + " | ".join(row) + " |")
+        show(f"{title}; {args.seeds} seeds, mean ± standard deviation.", [head, *rows])
+
+
+def losses(title, outs, args):
+    """The validation losses of variants that share their measure."""
+    found = {variant: [events(out, "validation") for out in runs] for variant, runs in outs.items()}
+    marks = sorted(next(iter(found.values()))[0])
+    rows = [[variant, *(spread([run[at]["loss"] for run in runs]) for at in marks)] for variant, runs in found.items()]
+    show(f"{title}; {args.seeds} seeds, mean ± standard deviation.", [["", *(f"{at} images" for at in marks)], *rows])
+
+
+def show(title, rows):
+    print(f"\n{title}\n")
+    for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]:
+        print("| " + " | ".join(row) + " |")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ use indicatif::ProgressBar;
 use sconce_core::recipe::{RecipeSource, resolve_in};
 use sconce_core::train::{self, Event, History, Observer, Options, Rebuilt, Start};
 use sconce_sdk::Profile;
+use serde::Serialize;
 
 use super::args::DeviceArg;
-use super::{Failure, print};
+use super::{Failure, print, print_json};
 
 /// Rebuild an average of any width from a run's snapshots.
 ///
@@ -29,7 +30,8 @@ Examples:
   sconce ema runs/my --scan 0.03..0.25 --validate       which width has the lowest validation loss?
   sconce ema runs/my --sigma-rel 0.07                   write it: runs/my/ema-0.07
   sconce ema runs/my --sigma-rel 0.07 --at 40000        as it was after 40,000 images
-  sconce ema runs/my --scan 0.03..0.25                  how near the snapshots come, without loading the model"
+  sconce ema runs/my --scan 0.03..0.25                  how near the snapshots come, without loading the model
+  sconce ema runs/my --scan 0.03..0.25 --json | jq '.averages[].error'"
 )]
 pub struct Args {
     /// The run's folder.
@@ -70,6 +72,10 @@ pub struct Args {
     /// The folder to write into. Default: `ema-WIDTH` in the run's folder.
     #[arg(long, value_name = "DIR", conflicts_with = "scan")]
     out: Option<PathBuf>,
+
+    /// Print the table as JSON.
+    #[arg(long)]
+    json: bool,
 
     /// Where to compute: `cpu`, `cuda:0`, `cuda:1` …
     #[arg(long, value_name = "DEVICE", default_value_t)]
@@ -135,20 +141,33 @@ pub fn run(args: Args) -> Result<(), Failure> {
         start: Start::Resume,
         stop: Arc::new(AtomicBool::new(false)),
     };
-    let mut losses = Vec::new();
+    let row = |(Width(width, _), rebuilt): (&Width, &Rebuilt)| Row {
+        sigma_rel: *width,
+        gamma: rebuilt.profile.gamma,
+        error: rebuilt.mix.error,
+        loss: None,
+    };
+    let mut table = Table { averages: widths.iter().zip(&all).map(row).collect(), weights: None };
     if args.validate {
         let bar = ProgressBar::new(all.len() as u64);
-        let mut done = |_: usize, values: &[(String, f64)]| {
-            losses.extend(values.first().cloned());
+        let mut done = |i: usize, values: &[(String, f64)]| {
+            let loss = values.first().map(|(_, loss)| *loss);
+            match table.averages.get_mut(i) {
+                Some(row) => row.loss = loss,
+                None => table.weights = loss,
+            }
             bar.inc(1);
         };
         let validated = train::validate(&resolved, &options, &history, &all, &mut Quiet, &mut done);
         bar.finish_and_clear();
         validated?;
     }
-    print(&table(&widths, &all, &losses))?;
-    if let (Some(best), Some(_)) = (lowest(&losses), args.scan) {
-        let width = widths[best].0;
+    match args.json {
+        true => print_json(&table)?,
+        false => print(&table.text())?,
+    }
+    if let (Some(best), Some(_)) = (table.ranks().first(), args.scan) {
+        let width = widths[*best].0;
         eprintln!("lowest at {width:.4}: sconce ema {} --sigma-rel {width:.4}", args.run.display());
     }
     if let (Some(Width(width, _)), [rebuilt]) = (args.sigma_rel, all.as_slice()) {
@@ -179,25 +198,51 @@ fn open(args: &Args) -> Result<History, Failure> {
     Ok(history)
 }
 
-fn lowest(losses: &[(String, f64)]) -> Option<usize> {
-    (0..losses.len()).min_by(|&a, &b| losses[a].1.total_cmp(&losses[b].1))
+/// What averages come to.
+#[derive(Serialize)]
+struct Table {
+    averages: Vec<Row>,
+    /// The validation loss of the weights themselves at that time; `None` where they were not kept or not validated.
+    weights: Option<f64>,
 }
 
-/// One line a width; with losses, their rank.
-fn table(widths: &[Width], all: &[Rebuilt], losses: &[(String, f64)]) -> String {
-    let mut ranks: Vec<usize> = (0..losses.len()).collect();
-    ranks.sort_by(|&a, &b| losses[a].1.total_cmp(&losses[b].1));
-    let name = losses.first().map(|(name, _)| format!("  {name:>9}  rank")).unwrap_or_default();
-    let mut out = format!("sigma_rel    gamma    error{name}\n");
-    for (i, (Width(width, _), rebuilt)) in widths.iter().zip(all).enumerate() {
-        out += &format!("{width:9.4} {:8.3} {:8.1e}", rebuilt.profile.gamma, rebuilt.mix.error);
-        if let Some((_, loss)) = losses.get(i) {
-            let rank = ranks.iter().position(|&r| r == i).map_or(0, |r| r + 1);
-            out += &format!("  {loss:9.6}  {rank:4}");
-        }
-        out += "\n";
+/// An average.
+#[derive(Serialize)]
+struct Row {
+    sigma_rel: f64,
+    gamma: f64,
+    /// How far the snapshots' sum is from the wanted profile.
+    error: f64,
+    /// The run's validation loss with it.
+    loss: Option<f64>,
+}
+
+impl Table {
+    /// The validated rows, the lowest loss first.
+    fn ranks(&self) -> Vec<usize> {
+        let loss = |i: &usize| self.averages[*i].loss;
+        let mut ranks: Vec<usize> = (0..self.averages.len()).filter(|i| loss(i).is_some()).collect();
+        ranks.sort_by(|a, b| loss(a).unwrap_or_default().total_cmp(&loss(b).unwrap_or_default()));
+        ranks
     }
-    out
+
+    /// One line a width; with losses, their rank.
+    fn text(&self) -> String {
+        let ranks = self.ranks();
+        let validated = if ranks.is_empty() { "" } else { "       loss  rank" };
+        let mut out = format!("sigma_rel    gamma    error{validated}\n");
+        for (i, row) in self.averages.iter().enumerate() {
+            out += &format!("{:9.4} {:8.3} {:8.1e}", row.sigma_rel, row.gamma, row.error);
+            if let (Some(loss), Some(rank)) = (row.loss, ranks.iter().position(|&r| r == i)) {
+                out += &format!("  {loss:9.6}  {:4}", rank + 1);
+            }
+            out += "\n";
+        }
+        if let Some(loss) = self.weights {
+            out += &format!("the weights themselves      {loss:9.6}\n");
+        }
+        out
+    }
 }
 
 /// Nothing to tell: pictures and captions are in the run's cache.

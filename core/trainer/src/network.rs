@@ -26,7 +26,7 @@ impl<'a> Network<'a> {
     pub fn read(&self, t: f64, noise: &Noise, objective: &dyn Objective) -> Preconditioning {
         let input = objective.input_scale(noise);
         let own = Preconditioning { skip: 0.0, output: 1.0, input, time: self.backbone.time(t, noise) };
-        self.conversion.map_or(own, |c| c.mapped(self.backbone, noise, objective).toward(&own, c.handed_over))
+        self.conversion.map_or(own, |c| c.mapped(|t, at| self.backbone.time(t, at), noise, objective).toward(&own, c.handed_over))
     }
 }
 
@@ -44,15 +44,17 @@ pub struct Preconditioning {
 }
 
 impl Preconditioning {
-    /// On the way to another, by a share from 0 to 1.
+    /// On the way to another, by a share from 0 to 1: what the network has to output, F = (y - c_skip x_t) / c_out, goes
+    /// straight from the one to the other, and so does its time; the input goes by factors.
     fn toward(self, other: &Self, share: f64) -> Self {
         if share >= 1.0 {
             return *other;
         }
         let between = |a: f64, b: f64| a + share * (b - a);
+        let output = 1.0 / between(1.0 / self.output, 1.0 / other.output);
         Self {
-            skip: between(self.skip, other.skip),
-            output: between(self.output, other.output),
+            skip: output * between(self.skip / self.output, other.skip / other.output),
+            output,
             input: between(self.input.ln(), other.input.ln()).exp(),
             time: between(self.time, other.time),
         }
@@ -96,8 +98,20 @@ impl Conversion {
         Self { schedule: self.schedule.sized(height, width), ..self.clone() }
     }
 
-    /// The network read wholly as what it was trained for.
-    fn mapped(&self, backbone: &dyn Backbone, noise: &Noise, objective: &dyn Objective) -> Preconditioning {
+    /// A time at which the network's old output and the new one point opposite ways, so that on a straight way between them
+    /// there is an output that says nothing about the picture: such a conversion cannot fade.
+    pub fn turns(&self, schedule: &dyn Schedule, objective: &dyn Objective) -> Option<f64> {
+        let opposite = |t: &f64| self.mapped(|_, _| 0.0, &schedule.at(*t), objective).output < 0.0;
+        (1..=100).map(|i| f64::from(i) / 100.0).find(opposite)
+    }
+
+    /// The network read wholly as what it was trained for. `time`: its own, by its own schedule.
+    fn mapped(
+        &self,
+        time: impl Fn(f64, &Noise) -> f64,
+        noise: &Noise,
+        objective: &dyn Objective,
+    ) -> Preconditioning {
         let first = self.schedule.grid().map_or(0.0, |n| 1.0 / n as f64); // a table has nothing trained before it
         let t = self.schedule.t_of(noise.log_snr()).max(first);
         let own = self.schedule.at(t);
@@ -120,7 +134,7 @@ impl Conversion {
             skip: kept + k * from_x,
             output: from_output,
             input: k * self.objective.input_scale(&own),
-            time: backbone.time(t, &own),
+            time: time(t, &own),
         }
     }
 }

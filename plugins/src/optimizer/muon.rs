@@ -2,7 +2,7 @@
 //! (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"). What is no matrix inside the network
 //! (biases, norms, embeddings, first and last layers) follows AdamW.
 
-use candle_core::{DType, Result, Tensor, Var, bail};
+use candle_core::{DType, Result, Tensor, Var};
 use sconce_core::optimizer::{Each, Optimizer, OptimizerState, Rule, Trained, Update};
 use sconce_core::train::matches;
 use sconce_nn::inplace;
@@ -10,6 +10,7 @@ use sconce_nn::ops::matmul;
 use sconce_sdk::prelude::*;
 
 use super::AdamW;
+use crate::range;
 
 /// The quintic of Jordan et al., whose slope at zero is as large as it can be.
 const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
@@ -18,7 +19,8 @@ const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Muon {
-    /// Learning rate of matrices and kernels.
+    /// Learning rate of matrices and kernels, above 0: that of the rest is in proportion to it.
+    #[serde(deserialize_with = "range::positive")]
     pub lr: f64,
     /// Decay of the momentum.
     pub momentum: f64,
@@ -66,12 +68,6 @@ impl Optimizer for Muon {
     }
 
     fn start(&self, params: Vec<Trained>) -> Result<Box<dyn OptimizerState>> {
-        if self.lr <= 0.0 {
-            bail!(
-                "optimizer.lr = {}: Muon needs a rate above 0, to which optimizer.adamw.lr is in proportion",
-                self.lr
-            );
-        }
         Each::start(self.clone(), params)
     }
 }

@@ -3,11 +3,14 @@
 //! 4). One estimate d serves all parameters, so every gradient must be known before the first weight moves.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use sconce_core::optimizer::{At, Needs, Optimizer, OptimizerState, Trained};
 use sconce_nn::inplace;
 use sconce_sdk::prelude::*;
+
+use crate::range;
 
 /// Adam that finds its own learning rate (Mishchenko & Defazio 2023).
 ///
@@ -29,6 +32,7 @@ pub struct Prodigy {
     /// Share of a weight taken away per unit of the rate; biases and norms are left out.
     pub weight_decay: f64,
     /// The first estimate of d.
+    #[serde(deserialize_with = "range::positive")]
     pub d0: f64,
     /// Factor on the estimate: what to change where the rate it finds is too low or too high.
     pub d_coef: f64,
@@ -40,7 +44,7 @@ pub struct Prodigy {
     /// How a warm-up of the rate counts in the estimate.
     pub warmup: Warmup,
     /// The estimate looks at one number in so many of a weight alone, which saves memory: 1 is all, 11 is usual.
-    pub slice: usize,
+    pub slice: NonZeroUsize,
 }
 
 /// Whether Adam's bias correction is made.
@@ -79,7 +83,7 @@ impl Default for Prodigy {
             growth_rate: None,
             bias_correction: BiasCorrection::None,
             warmup: Warmup::Counts,
-            slice: 1,
+            slice: NonZeroUsize::MIN,
         }
     }
 }
@@ -94,9 +98,6 @@ impl Optimizer for Prodigy {
     }
 
     fn start(&self, params: Vec<Trained>) -> Result<Box<dyn OptimizerState>> {
-        if self.d0 <= 0.0 || self.slice == 0 {
-            bail!("optimizer.d0 must be above 0 and optimizer.slice 1 or more");
-        }
         let mut factors: Vec<f64> = params.iter().map(|p| p.lr_factor).filter(|&f| f != 0.0).collect();
         factors.dedup();
         if let [a, b, ..] = factors[..] {
@@ -127,12 +128,13 @@ impl Prodigy {
     /// One number in `slice` of a tensor, in one dimension.
     fn sliced(&self, t: &Tensor) -> Result<Tensor> {
         let flat = t.flatten_all()?;
-        if self.slice == 1 {
+        let slice = self.slice.get();
+        if slice == 1 {
             return Ok(flat);
         }
-        let count = flat.elem_count().div_ceil(self.slice);
-        let flat = flat.pad_with_zeros(0, 0, count * self.slice - flat.elem_count())?;
-        flat.reshape((count, self.slice))?.narrow(1, 0, 1)?.flatten_all()?.contiguous()
+        let count = flat.elem_count().div_ceil(slice);
+        let flat = flat.pad_with_zeros(0, 0, count * slice - flat.elem_count())?;
+        flat.reshape((count, slice))?.narrow(1, 0, 1)?.flatten_all()?.contiguous()
     }
 }
 
@@ -329,7 +331,7 @@ mod tests {
     /// Gradients that keep pointing one way make the estimate grow, alike on both paths.
     #[test]
     fn both_paths_find_the_same_rate() -> Result<()> {
-        let config = Prodigy { slice: 3, weight_decay: 0.1, ..Prodigy::default() };
+        let config = Prodigy { slice: NonZeroUsize::new(3).unwrap(), weight_decay: 0.1, ..Prodigy::default() };
         let found = |path| -> Result<(f64, Vec<f32>)> {
             let var = Var::from_tensor(&Stream::new(1, "weight").normal((9, 8), &Device::Cpu)?)?;
             let mut running = config.running(vec![Trained::new("unet/w", var.clone())], path)?;

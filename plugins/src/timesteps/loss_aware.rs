@@ -15,7 +15,7 @@ use crate::range;
 #[serde(deny_unknown_fields)]
 pub struct LossAware {
     /// The distribution that the loss is to have, of a plugin that does not learn itself.
-    #[serde(deserialize_with = "fixed")]
+    #[serde(default = "uniform", deserialize_with = "fixed")]
     pub of: Choice<dyn TimestepSampler>,
     /// What draws are drawn to.
     #[serde(default)]
@@ -49,6 +49,9 @@ fn fixed<'de, D: Deserializer<'de>>(d: D) -> Result<Choice<dyn TimestepSampler>,
         None => Ok(of),
         Some(_) => Err(D::Error::custom(format!("`{}` learns by itself: take one that does not", of.name()))),
     }
+}
+fn uniform() -> Choice<dyn TimestepSampler> {
+    Choice::named("uniform").expect("it is registered beside this one")
 }
 fn bins() -> usize {
     32

@@ -4,6 +4,7 @@ use sconce_sdk::{Choice, Objective, Schedule};
 use serde_json::json;
 
 use super::{Report, in_one_line};
+use crate::network::Conversion;
 use crate::recipe::{Convert, Fading, Resolved};
 
 /// Refuses a checkpoint trained as something else, unless that is said to be meant.
@@ -46,6 +47,19 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
             Convert::Mapped(_) => "starts as what it was, read through a mapping, and is saved as what it was".to_owned(),
         };
         report.fact("conversion", way, json!(convert));
+        if let (Convert::Fading(_), Ok(Some(conversion))) = (convert, Conversion::of(convert, native, 0))
+            && let Some(t) = conversion.turns(&*resolved.schedule(resolved.side_px()), &*recipe.objective)
+        {
+            report.refuse(
+                "turns",
+                format!(
+                    "on the way from the checkpoint's output to the new one the network would have to output what says nothing \
+                     about the picture: at t = {} they point opposite ways",
+                    super::figure(t)
+                ),
+                "model.convert = true keeps the checkpoint's output; over_images = 0 begins with the new one",
+            );
+        }
     }
     for (what, ours, theirs) in differing {
         if convert.is_meant() {

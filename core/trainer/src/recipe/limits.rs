@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Var};
 
 use super::tables::{Convert, Gradients, MaskFrom, Recipe, Task};
-use crate::optimizer::{Needs, Optimizer, Trained};
+use crate::optimizer::{Needs, Trained};
 
 /// Fields out of their limits, with what the limit is.
 pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
@@ -74,7 +74,10 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
     }
     let twice = "cannot be kept beside that of the optimizer, whose average is the weights to keep; set ema = \"none\"";
     let keeps = !recipe.ema.tracks().is_empty();
-    demand(!(keeps && averages(&*recipe.optimizer).unwrap_or(false)), "ema".into(), twice);
+    match averages(recipe) {
+        Ok(own) => demand(!(keeps && own), "ema".into(), twice),
+        Err(e) => demand(false, "optimizer".into(), &crate::message(&e)),
+    }
     if let Some(autoencoder) = &train.autoencoder {
         demand(autoencoder.kl_weight >= 0.0, "train.autoencoder.kl_weight".into(), "must be 0 or more");
         demand(
@@ -126,8 +129,16 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
     broken
 }
 
-/// True if the weights to keep are not those that the optimizer trains.
-fn averages(optimizer: &dyn Optimizer) -> Result<bool> {
-    let one = Trained::new("weight", Var::zeros(1, DType::F32, &Device::Cpu)?);
-    Ok(optimizer.start(vec![one])?.averaged()?.is_some())
+/// True if the weights to keep are not those that the optimizer trains. An error where it cannot train at the recipe's rates.
+fn averages(recipe: &Recipe) -> Result<bool> {
+    let components = &recipe.train.components;
+    let components: Vec<f64> = if components.is_empty() { vec![1.0] } else { components.values().copied().collect() };
+    let groups = recipe.train.group.iter().map(|g| g.lr_factor).chain([1.0]);
+    let trained = |factor: f64| {
+        let var = Var::zeros(1, DType::F32, &Device::Cpu)?;
+        Ok(Trained { lr_factor: factor, ..Trained::new("weight", var) })
+    };
+    let each = |component: &f64| groups.clone().map(|group| trained(component * group)).collect::<Vec<_>>();
+    let params = components.iter().flat_map(each).collect::<Result<_>>()?;
+    Ok(recipe.optimizer.start(params)?.averaged()?.is_some())
 }

@@ -144,21 +144,31 @@ impl Checkpoints {
         }
         let progress: Progress = serde_json::from_str(&read(PROGRESS)?)
             .map_err(|e| Error::Msg(format!("{}: {e}", from.join(PROGRESS).display())))?;
-        let load = |name: &str| read_tensors(&from.join(name));
-        let put = |values: &BTreeMap<String, Tensor>, var: &candle_core::Var, name: &str| match values.get(name) {
-            Some(t) => var.set(&t.to_dtype(var.dtype())?.to_device(var.device())?),
-            None => bail!("{}: the checkpoint has no `{name}`", from.display()),
-        };
-        let values = load(WEIGHTS)?;
-        for p in &weights.params {
-            put(&values, &p.var, &p.name)?;
-        }
+        self.restore_weights(from, weights)?;
         if !averages.is_empty() {
-            let whole = averages.restore(&load(AVERAGES)?);
+            let whole = averages.restore(&read_tensors(&from.join(AVERAGES))?);
             whole.map_err(|e| Error::Msg(format!("{}: {e}", from.display())))?;
         }
-        optimizer.restore(&load(OPTIMIZER)?)?;
+        optimizer.restore(&read_tensors(&from.join(OPTIMIZER))?)?;
         Ok((progress, changed))
+    }
+
+    /// Puts a checkpoint's weights back, and nothing else.
+    pub fn restore_weights(&self, from: &Path, weights: &Weights) -> Result<()> {
+        let values = read_tensors(&from.join(WEIGHTS))?;
+        for p in &weights.params {
+            let Some(value) = values.get(&p.name) else {
+                bail!("{}: the checkpoint has no `{}`", from.display(), p.name);
+            };
+            p.var.set(&value.to_dtype(p.var.dtype())?.to_device(p.var.device())?)?;
+        }
+        Ok(())
+    }
+
+    /// The checkpoint of so many images, if it was kept.
+    pub fn at(&self, images: u64) -> Result<Option<PathBuf>> {
+        let wanted = self.folder.join(format!("{images:012}"));
+        Ok(self.all()?.into_iter().find(|path| *path == wanted))
     }
 
     /// What the run learned beside the weights, to the bit; nothing where it learns nothing.

@@ -10,6 +10,7 @@ use sconce_sdk::Profile;
 
 use super::autoencoder::AutoencoderTask;
 use super::averages::{Part, key};
+use super::checkpoint::Checkpoints;
 use super::denoiser::DenoiserTask;
 use super::event::{Failed, Observer, Options};
 use super::mix::{Basis, Mix};
@@ -209,7 +210,8 @@ pub fn rebuild(
     Ok(Written { files, left_out })
 }
 
-/// The run's own validation of each average, in order: the first value is the one to watch. `done` hears of each.
+/// The run's own validation of each average, in order, and then of the weights themselves, where the run kept a checkpoint
+/// of that time: the first value is the one to watch. `done` hears of each.
 pub fn validate(
     resolved: &Resolved,
     options: &Options,
@@ -234,6 +236,11 @@ pub fn validate(
     for (i, rebuilt) in all.iter().enumerate() {
         history.put(rebuilt, &weights, None)?;
         done(i, &task.validate(history.images())?);
+    }
+    let checkpoints = Checkpoints::new(&options.out, resolved.recipe.train.keep);
+    if let Some(at) = checkpoints.at(history.images())? {
+        checkpoints.restore_weights(&at, &weights)?;
+        done(all.len(), &task.validate(history.images())?);
     }
     Ok(())
 }
