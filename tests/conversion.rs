@@ -102,7 +102,8 @@ fn own_x0(schedule: &dyn Schedule, objective: &dyn Objective, t: f64, x: f64) ->
 
 #[test]
 fn every_conversion_draws_what_the_model_drew() {
-    for ((from, of), (to, as_)) in processes().iter().flat_map(|from| processes().into_iter().map(move |to| (from, to))) {
+    for ((from, of), (to, as_)) in processes().iter().flat_map(|from| processes().into_iter().map(move |to| (from, to)))
+    {
         let conversion = Conversion::of(Convert::Mapped(true), &native(from.clone(), of), 0).unwrap().unwrap();
         let (schedule, objective) = (made::<dyn Schedule>(to.clone()), made::<dyn Objective>(as_));
         let converted = Network { backbone: &Clock, conversion: Some(&conversion) };
@@ -110,7 +111,9 @@ fn every_conversion_draws_what_the_model_drew() {
             let noise = schedule.at(t);
             let own_t = conversion.schedule.t_of(noise.log_snr());
             let own = conversion.schedule.at(own_t);
-            if (own.log_snr() - noise.log_snr()).abs() > 1e-6 || conversion.schedule.grid().is_some_and(|n| own_t < 1.0 / n as f64) {
+            if (own.log_snr() - noise.log_snr()).abs() > 1e-6
+                || conversion.schedule.grid().is_some_and(|n| own_t < 1.0 / n as f64)
+            {
                 continue; // beyond what it was trained on
             }
             let x = 0.7 * (noise.alpha + noise.sigma);
@@ -191,8 +194,7 @@ fn errors(case: &Case, ts: &[f64], to: Option<(&str, &str)>) -> Result<Vec<f32>>
         None => (own.clone(), made(native.objective.clone())),
     };
     let timesteps = made::<dyn TimestepSampler>("uniform");
-    let process =
-        Process { schedule: &*schedule, objective: &*objective, weighting: &Once, timesteps: &*timesteps };
+    let process = Process { schedule: &*schedule, objective: &*objective, weighting: &Once, timesteps: &*timesteps };
     let row = |&t: &f64| {
         let t = if to.is_some() { schedule.t_of(own.at(t).log_snr()) } else { t };
         let noise = schedule.at(t);
@@ -205,7 +207,8 @@ fn errors(case: &Case, ts: &[f64], to: Option<(&str, &str)>) -> Result<Vec<f32>>
     let random = |purpose| Stream::new(1, purpose).normal(shape.as_slice(), &options(DType::F32).device);
     let cond = model.conditioner().encode(&vec![("a cat", PromptUse::Caption); rows.len()])?;
     let pictures = vec![sconce_core::model::Geometry::plain(64, 64); rows.len()];
-    let cond = cond.merge(model.conditioner().geometry(&pictures)?).merge(model.conditioner().guidance(3.5, rows.len())?);
+    let cond =
+        cond.merge(model.conditioner().geometry(&pictures)?).merge(model.conditioner().guidance(3.5, rows.len())?);
     let distance = made::<dyn Distance>("mse");
     let measure = Measure { distance: &*distance, mask: None };
     let losses = process.loss(&network, &random("x0")?, &Drawn::plain(random("eps")?), &cond, &measure, &rows)?;
@@ -236,22 +239,29 @@ fn whole_models_start_with_the_errors_that_they_had() -> Result<()> {
     Ok(())
 }
 
-/// The scheduler config of what a run saved.
-fn saved(convert: &str) -> Value {
-    let bench = Bench::new(
-        "[schedule]\ntype = \"rectified-flow\"\n[objective]\ntype = \"flow\"\n[sampling]\nspacing = \"trailing\"\nsolver = \
-         \"euler\"\n",
-    );
-    bench.train("run", &["--set", convert, "--set", "train.images=12"]);
-    json(bench.path("run/model/scheduler/scheduler_config.json"))
+/// A few pictures on the way from the quickstart's epsilon to the flow: the scheduler config that is saved, and the losses of
+/// the first two updates.
+fn run(convert: &str) -> (Value, Vec<f64>) {
+    let bench = Bench::of(&format!(
+        "[model]\npath = \"embedded:quickstart\"\n{convert}\n[optimizer]\ntype = \"adamw\"\nlr = 1e-4\n[data]\nbatch = \
+         8\n[[data.source]]\npath = \"pictures\"\ncaption = \"{{caption}} on a white background\"\n[train]\nimages = 16\n\
+         seed = 5\n[schedule]\ntype = \"rectified-flow\"\n[objective]\ntype = \"flow\"\n[sampling]\nspacing = \
+         \"trailing\"\nsolver = \"euler\"\n"
+    ));
+    bench.train("run", &[]);
+    let loss = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON")["loss"].as_f64();
+    (json(bench.path("run/model/scheduler/scheduler_config.json")), bench.log("run").lines().filter_map(loss).collect())
 }
 
 #[test]
-fn a_model_is_saved_as_what_it_computes() {
-    let mapped = saved("model.convert=true");
-    assert_eq!(mapped["prediction_type"], "epsilon");
-    assert_eq!(mapped["beta_schedule"], "scaled_linear");
-    let faded = saved("model.convert.over_images=6");
+fn a_model_starts_as_it_was_and_is_saved_as_what_it_computes() {
+    let (mapped, start) = run("convert = true");
+    assert_eq!((&mapped["prediction_type"], &mapped["beta_schedule"]), (&json!("epsilon"), &json!("scaled_linear")));
+    let (faded, same) = run("convert = { over_images = 16 }");
     assert_eq!(faded["_class_name"], "FlowMatchEulerDiscreteScheduler");
-    assert_eq!(faded, saved("model.convert.over_images=0"));
+    let (switched, other) = run("convert = { over_images = 0 }");
+    assert_eq!(faded, switched);
+    // The first update's loss is the same pictures' at the same noise: what the network knew, or what it does not know yet.
+    assert_eq!(start[0], same[0]);
+    assert!(start[0] < 0.5 * other[0], "{} as it was, {} from another output", start[0], other[0]);
 }

@@ -66,14 +66,6 @@ fn flow_with_logit_normal_times() {
     golden("flow", more, &trailing);
 }
 
-/// Read as what it was, and handed over on the way.
-#[test]
-fn flow_by_conversion() {
-    let more = "[schedule]\ntype = \"rectified-flow\"\n[objective]\ntype = \"flow\"\n";
-    golden("flow-mapped", more, &["--set", "model.convert=true", "--set", "sampling.spacing=trailing"]);
-    golden("flow-fading", more, &["--set", "model.convert.over_images=12", "--set", "sampling.spacing=trailing"]);
-}
-
 #[test]
 fn lora() {
     golden("lora", "[adapter]\ntype = \"lora\"\nrank = 4\n", &["--set", "optimizer.lr=1e-2"]);

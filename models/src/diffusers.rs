@@ -13,6 +13,8 @@ use sconce_nn::weights::WeightFiles;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::original;
+
 /// What weight files are called: by diffusers, and by transformers.
 const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 
@@ -69,10 +71,29 @@ pub fn store(
 /// Where the values of a component's folder come from: its weight files with their keys as `published` renames them, or,
 /// where it holds a config alone, the seed that `options` give.
 fn source(dir: &Path, options: &LoadOptions, published: impl FnOnce(WeightFiles) -> WeightFiles) -> Result<Source> {
+    if let Some(files) = original::file::elsewhere(dir)? {
+        return Ok(Source::Files(files));
+    }
     match options.random {
         Some(seed) if !has_weights(dir)? => Ok(Source::Random(seed)),
         _ => Ok(Source::Files(published(WeightFiles::open(&weight_files(dir)?)?))),
     }
+}
+
+/// The weights of a component's folder, by the names that the networks here ask for.
+pub fn weights(dir: &Path) -> Result<WeightFiles> {
+    if let Some(files) = original::file::elsewhere(dir)? {
+        return Ok(files);
+    }
+    let files = WeightFiles::open(&weight_files(dir)?)?;
+    Ok(match component(dir)? {
+        "vae" => crate::vae::kl::published(files),
+        name if name.starts_with("text_encoder") => match config(dir)?.get("d_kv") {
+            Some(_) => files.rename(crate::text::t5::published_key),
+            None => files.rename(crate::text::clip::published_key),
+        },
+        _ => files,
+    })
 }
 
 /// True if a component's folder holds weights of any form.

@@ -7,6 +7,7 @@ pub mod embed;
 pub mod flux;
 pub mod folder;
 pub mod lora;
+pub mod original;
 pub mod sd;
 pub mod sd3;
 pub mod text;

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use sconce_core::embedded::locate_model;
+use sconce_models::original::detect;
+use sconce_models::original::file::CONFIGS;
 use sconce_nn::weights::{WeightFiles, read_metadata};
 use serde_json::{Map, Value, json};
 
@@ -45,7 +48,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if !path.exists() {
         return Err(Failure::files(format!("there is no `{}`", path.display())));
     }
-    let holds = if path.is_dir() { folder(path)? } else { file(path)? };
+    let holds = if path.is_dir() { folder(path, path)? } else { file(path)? };
     if args.recipe {
         return match holds.get("metadata").and_then(|m| m.get(RECIPE)).and_then(Value::as_str) {
             Some(recipe) => print(recipe),
@@ -55,12 +58,19 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if args.json {
         return print_json(&holds);
     }
-    print(&if path.is_dir() { folder_text(&holds) } else { file_text(&holds) })
+    print(&if holds.get("family").is_some() { folder_text(&holds) } else { file_text(&holds) })
 }
 
 fn file(path: &Path) -> Result<Value, Failure> {
     let weights = WeightFiles::open(&[path]).map_err(Failure::files)?;
     let metadata = read_metadata(path).map_err(Failure::files)?;
+    if metadata.contains_key(CONFIGS) || detect(&weights).map_err(Failure::files)?.is_some() {
+        let made =
+            locate_model(&path.display().to_string(), &BTreeMap::new(), Path::new(".")).map_err(Failure::files)?;
+        let mut holds = folder(path, &made)?;
+        holds["metadata"] = json!(metadata);
+        return Ok(holds);
+    }
     let mut dtypes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     let mut tensors = Map::new();
     for key in weights.keys() {
@@ -132,7 +142,8 @@ fn file_text(holds: &Value) -> String {
     out
 }
 
-fn folder(path: &Path) -> Result<Value, Failure> {
+/// What a model's folder holds, that was given as `given`.
+fn folder(given: &Path, path: &Path) -> Result<Value, Failure> {
     let family = family(path)?;
     let native = family.native(path).map_err(Failure::files)?;
     let shapes = family.shapes(path).map_err(Failure::files)?;
@@ -146,7 +157,7 @@ fn folder(path: &Path) -> Result<Value, Failure> {
         }
     }
     Ok(json!({
-        "folder": path, "family": native.family, "resolution_px": native.resolution_px, "parameters": sizes,
+        "folder": given, "family": native.family, "resolution_px": native.resolution_px, "parameters": sizes,
         "tokens": tokens, "metadata": folder_metadata(path),
         "native": { "schedule": native.schedule, "objective": native.objective, "spacing": native.spacing, "solver": native.solver },
         "evidence": native.evidence,
@@ -154,7 +165,7 @@ fn folder(path: &Path) -> Result<Value, Failure> {
 }
 
 /// The header of the denoiser's first weight file.
-fn folder_metadata(path: &Path) -> BTreeMap<String, String> {
+pub(super) fn folder_metadata(path: &Path) -> BTreeMap<String, String> {
     let weights =
         ["unet", "transformer"].iter().flat_map(|c| std::fs::read_dir(path.join(c)).into_iter().flatten().flatten());
     let mut files: Vec<PathBuf> =

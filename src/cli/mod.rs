@@ -4,6 +4,7 @@
 pub mod args;
 pub mod check;
 pub mod completions;
+pub mod convert;
 pub mod diff;
 pub mod ema;
 pub mod failure;
@@ -69,6 +70,8 @@ enum Command {
     Show(show::Args),
     /// Say what a weight file or a model folder holds.
     Inspect(inspect::Args),
+    /// Turn a model from one layout into another.
+    Convert(convert::Args),
     /// Print the JSON Schema of recipes, for editors.
     Schema(schema::Args),
     /// Print the completion script of a shell.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::List(args) => list::run(args),
         Command::Show(args) => show::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
     });

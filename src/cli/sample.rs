@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
-use sconce_core::embedded::locate;
+use sconce_core::embedded::locate_model;
 use sconce_core::model::{Family, Geometry, LoadOptions, Model, Native};
 use sconce_core::network::Network;
 use sconce_core::recipe::SamplingTable;
@@ -38,9 +38,14 @@ noise that the other starts from (unit variance), give it here by --init-latents
 --save-latents writes with the other's final latents, before the autoencoder's scale and shift are
 undone.")]
 pub struct Args {
-    /// A diffusers folder, or `embedded:quickstart`.
-    #[arg(long, value_name = "DIR")]
+    /// A diffusers folder, a single file as ComfyUI, Forge and A1111 load it, or `embedded:quickstart`.
+    #[arg(long, value_name = "DIR|FILE")]
     pub model: String,
+
+    /// A component that a single file does not hold, or that takes the place of its own: `vae=ae.safetensors`,
+    /// `tokenizer_2=t5/tokenizer.json`. May be repeated.
+    #[arg(long, value_name = "COMPONENT=FILE", value_parser = component_file)]
+    pub file: Vec<(String, PathBuf)>,
 
     /// An adapter file to add, with its strength after a colon. May be repeated.
     #[arg(long, value_name = "FILE[:SCALE]")]
@@ -132,6 +137,12 @@ pub struct Args {
     pub device: DeviceArg,
 }
 
+/// A component and its file.
+pub fn component_file(text: &str) -> Result<(String, PathBuf), String> {
+    let (component, file) = text.split_once('=').ok_or("expected a component and a file: vae=ae.safetensors")?;
+    Ok((component.to_owned(), file.into()))
+}
+
 fn quantised(text: &str) -> Result<(String, Format), String> {
     let (component, format) = text.split_once('=').ok_or("expected a component and a format: transformer=nf4")?;
     Ok((component.to_owned(), format.parse()?))
@@ -140,7 +151,8 @@ fn quantised(text: &str) -> Result<(String, Format), String> {
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     args.validate()?;
-    let path = locate(&args.model, Path::new(".")).map_err(Failure::files)?;
+    let files = args.file.iter().cloned().collect();
+    let path = locate_model(&args.model, &files, Path::new(".")).map_err(Failure::files)?;
     let family = args::family(&path)?;
     let native = args.native(&*family, &path)?;
     let sampling = args.sampling(&native)?;

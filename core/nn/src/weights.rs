@@ -13,6 +13,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorInfo};
+use serde::{Deserialize, Serialize};
 
 /// Some weight files, seen as one table of named tensors.
 pub struct WeightFiles {
@@ -30,7 +31,81 @@ struct Entry {
     file: usize,
     range: (usize, usize),
     dtype: Dtype,
+    /// As it is seen.
     shape: Vec<usize>,
+    form: Form,
+}
+
+/// How a tensor is seen in one that is stored (another program's layout).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// The stored tensor.
+    pub key: String,
+    /// Of its rows these: the first, and how many. All of them where there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<[usize; 2]>,
+    /// What is done with them.
+    #[serde(default)]
+    pub form: Form,
+}
+
+/// How the values of a stored tensor lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// As they are seen.
+    #[default]
+    Same,
+    /// A matrix as a convolution's kernel of 1 x 1.
+    Kernel,
+    /// A matrix the other way round.
+    Transposed,
+    /// The second half of the rows before the first.
+    Halved,
+}
+
+impl Form {
+    /// A tensor as it is seen, from how it is stored.
+    pub fn seen(self, stored: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Same => Ok(stored.clone()),
+            Self::Kernel => stored.flatten_from(1),
+            Self::Transposed => stored.t()?.contiguous(),
+            Self::Halved => {
+                let rows = stored.dim(0)?;
+                Tensor::cat(&[stored.narrow(0, rows / 2, rows - rows / 2)?, stored.narrow(0, 0, rows / 2)?], 0)
+            }
+        }
+    }
+
+    /// A tensor as it is stored, from how it is seen.
+    pub fn stored(self, seen: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Kernel => seen.unsqueeze(2)?.unsqueeze(3),
+            Self::Same | Self::Transposed | Self::Halved => self.seen(seen),
+        }
+    }
+
+    /// The shape that is seen of a stored one; `None` where there is no such view of it.
+    fn shape(self, stored: &[usize]) -> Option<Vec<usize>> {
+        match (self, stored) {
+            (Self::Same, _) => Some(stored.to_vec()),
+            (Self::Kernel, &[a, b, 1, 1]) => Some(vec![a, b]),
+            (Self::Transposed, &[a, b]) => Some(vec![b, a]),
+            (Self::Halved, &[rows, ..]) if rows % 2 == 0 => Some(stored.to_vec()),
+            _ => None,
+        }
+    }
+
+    /// The stored shape of a seen one.
+    pub fn stored_shape(self, seen: &[usize]) -> Vec<usize> {
+        match self {
+            Self::Same | Self::Halved => seen.to_vec(),
+            Self::Kernel => [seen, &[1, 1]].concat(),
+            Self::Transposed => seen.iter().rev().copied().collect(),
+        }
+    }
 }
 
 impl WeightFiles {
@@ -85,6 +160,36 @@ impl WeightFiles {
         self
     }
 
+    /// The tensors that `views` see, by name, and no others.
+    ///
+    /// # Errors
+    /// If one that is viewed is not there, or not of a shape that can be seen so.
+    pub fn viewed(mut self, views: &BTreeMap<String, View>) -> Result<Self> {
+        let mut index = BTreeMap::new();
+        for (name, View { key, rows, form }) in views {
+            let Some(Entry { file, range, dtype, shape, .. }) = self.index.get(key) else {
+                bail!("no tensor `{key}` in {:?}", self.paths());
+            };
+            let path = self.files[*file].path.display();
+            let (mut range, mut shape) = (*range, shape.clone());
+            if let Some([start, count]) = *rows {
+                let all = shape.first().copied().unwrap_or(0);
+                if start.checked_add(count).is_none_or(|end| end > all) || all == 0 {
+                    bail!("{path}: `{key}` has {all} rows, `{name}` is {count} of them from {start}");
+                }
+                let row = (range.1 - range.0) / all;
+                range = (range.0 + row * start, range.0 + row * (start + count));
+                shape[0] = count;
+            }
+            let Some(seen) = form.shape(&shape) else {
+                bail!("{path}: `{key}` has shape {shape:?}, in which `{name}` cannot be seen ({form:?})");
+            };
+            index.insert(name.clone(), Entry { file: *file, range, dtype: *dtype, shape: seen, form: *form });
+        }
+        self.index = index;
+        Ok(self)
+    }
+
     /// The tables of both, which must not share a key.
     pub fn merge(mut self, other: Self) -> Result<Self> {
         let offset = self.files.len();
@@ -123,7 +228,8 @@ impl WeightFiles {
         let Some(e) = self.index.get(name) else { bail!("no tensor `{name}` in {:?}", self.paths()) };
         let Mapped { path, map } = &self.files[e.file];
         let data = &map[e.range.0..e.range.1];
-        let shape = e.shape.as_slice();
+        let shape = e.form.stored_shape(&e.shape);
+        let shape = shape.as_slice();
         let cpu = match (e.dtype, dtype) {
             (Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 | Dtype::F8_E4M3 | Dtype::F8_E5M2, DType::F32) => {
                 Tensor::from_vec(widen(e.dtype, data), shape, &Device::Cpu)?
@@ -145,7 +251,7 @@ impl WeightFiles {
             (other, _) => bail!("{}: tensor `{name}` is stored as {other:?}, which is no weight type", path.display()),
         };
         self.let_go(e);
-        cpu.to_device(device)
+        e.form.seen(&cpu)?.to_device(device)
     }
 
     /// Lets go of the memory that reading a large tensor has mapped: a whole file would otherwise stay resident beside the
@@ -198,17 +304,27 @@ pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
 /// The bytes depend on the content alone (keys and metadata are sorted), so equal weights have equal hashes. Memory: one
 /// tensor beside those given.
 pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Result<()> {
+    let plan = tensors.iter().map(|(name, t)| (name.clone(), (t.dtype(), t.dims().to_vec()))).collect();
+    save_each(path, &plan, metadata, |name| Ok(tensors[name].clone()))
+}
+
+/// [`save`] for tensors that are made one by one: of each key the type and the shape beforehand, then the value. Memory: one
+/// tensor.
+pub fn save_each(
+    path: &Path,
+    plan: &BTreeMap<String, (DType, Vec<usize>)>,
+    metadata: &BTreeMap<String, String>,
+    mut value: impl FnMut(&str) -> Result<Tensor>,
+) -> Result<()> {
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
         header.insert("__metadata__".into(), serde_json::json!(metadata));
     }
     let mut end = 0;
-    for (name, tensor) in tensors {
-        let (start, bytes) = (end, tensor.elem_count() * tensor.dtype().size_in_bytes());
+    for (name, (dtype, shape)) in plan {
+        let (start, bytes) = (end, shape.iter().product::<usize>() * dtype.size_in_bytes());
         end = start + bytes;
-        let info = serde_json::json!({
-            "dtype": stored_name(tensor.dtype())?, "shape": tensor.dims(), "data_offsets": [start, end],
-        });
+        let info = serde_json::json!({ "dtype": stored_name(*dtype)?, "shape": shape, "data_offsets": [start, end] });
         header.insert(name.clone(), info);
     }
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
@@ -216,8 +332,13 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap
     write_atomic(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
-        for tensor in tensors.values() {
-            out.write_all(&bytes_of(tensor).map_err(std::io::Error::other)?)?;
+        for (name, (dtype, shape)) in plan {
+            let tensor = value(name).map_err(std::io::Error::other)?;
+            if (tensor.dtype(), tensor.dims()) != (*dtype, shape.as_slice()) {
+                let (found, is) = (tensor.dims(), tensor.dtype());
+                return Err(std::io::Error::other(format!("`{name}` is {is:?} {found:?}, not {dtype:?} {shape:?}")));
+            }
+            out.write_all(&bytes_of(&tensor).map_err(std::io::Error::other)?)?;
         }
         Ok(())
     })
@@ -250,7 +371,7 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
 
 fn entry(file: usize, start: usize, info: &TensorInfo) -> Entry {
     let (a, b) = info.data_offsets;
-    Entry { file, range: (start + a, start + b), dtype: info.dtype, shape: info.shape.clone() }
+    Entry { file, range: (start + a, start + b), dtype: info.dtype, shape: info.shape.clone(), form: Form::Same }
 }
 
 fn msg(text: String) -> candle_core::Error {

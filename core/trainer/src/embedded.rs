@@ -1,6 +1,7 @@
-//! Files inside the program: `embedded:NAME` or `embedded:NAME/folder` wherever a recipe takes a path. They are unpacked once into the user's
+//! Where a recipe's paths lead. Files inside the program: `embedded:NAME` or `embedded:NAME/folder` wherever a recipe takes a path. They are unpacked once into the user's
 //! cache folder, under a name made from their content, so that everything downstream sees ordinary folders.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Error, Result, bail};
@@ -48,8 +49,56 @@ fn unpack(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// What makes a model folder of a file, registered by `inventory::submit!`.
+pub struct Opener {
+    /// Whether a file of this name is its matter.
+    pub opens: fn(&Path) -> bool,
+    /// The folder of a file, with further files for some components.
+    pub folder: fn(&Path, &BTreeMap<String, PathBuf>) -> Result<PathBuf>,
+}
+
+inventory::collect!(Opener);
+
+/// The model folder that a recipe means: a folder, or the one that is made of a file and of `files`, by component.
+pub fn locate_model(path: &str, files: &BTreeMap<String, PathBuf>, base: &Path) -> Result<PathBuf> {
+    let found = locate(path, base)?;
+    if found.is_file() {
+        return match inventory::iter::<Opener>.into_iter().find(|opener| (opener.opens)(&found)) {
+            Some(opener) => (opener.folder)(&found, files),
+            None => bail!(
+                "`{}` is no model: expected a diffusers folder (the one that holds model_index.json) or a .safetensors file",
+                found.display()
+            ),
+        };
+    }
+    match files.keys().next() {
+        None => Ok(found),
+        Some(name) => bail!("model.files.{name}: components are named beside a single file, and `{path}` is none"),
+    }
+}
+
+/// A folder under `home` that is made once for what `identity` tells: `write` fills it, and it appears whole or not at all.
+pub fn once(home: &Path, stem: &str, identity: &[String], write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let digest = identity.iter().fold(Digest::default(), |all, part| all.part(part.as_bytes())).hex();
+    let folder = home.join(format!("{stem}-{}", &digest[..12]));
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let tmp = home.join(format!("{stem}-{}.{}.tmp", &digest[..12], std::process::id()));
+    let _ = std::fs::remove_dir_all(&tmp);
+    let made = write(&tmp)
+        .and_then(|()| std::fs::rename(&tmp, &folder).map_err(|e| Error::Msg(format!("{}: {e}", folder.display()))));
+    if made.is_err() {
+        let _ = std::fs::remove_dir_all(&tmp);
+        if folder.is_dir() {
+            return Ok(folder); // another run was faster
+        }
+    }
+    made.map(|()| folder)
+}
+
 /// `$SCONCE_CACHE`, `$XDG_CACHE_HOME`, or `~/.cache`.
-fn cache_home() -> Result<PathBuf> {
+pub fn cache_home() -> Result<PathBuf> {
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     var("SCONCE_CACHE")
         .or_else(|| var("XDG_CACHE_HOME"))

@@ -301,6 +301,11 @@ pub trait Model: Send + Sync {
     /// Writes a whole diffusers folder with `weights` in place of the loaded values where given (key: component, then
     /// parameter), the native settings replaced by `trained_as`, and `metadata` in each weight file's header.
     fn save(&self, to: &Path, save: &SaveModel) -> Result<Vec<PathBuf>>;
+    /// Writes a folder that [`Model::save`] wrote as a single file, under the names of the code that trained the family first.
+    ///
+    /// # Errors
+    /// If the family has no such layout.
+    fn single_file(&self, saved: &Path, to: &Path, metadata: &BTreeMap<String, String>) -> Result<()>;
 }
 
 /// What [`Model::save`] is told.

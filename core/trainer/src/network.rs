@@ -26,7 +26,8 @@ impl<'a> Network<'a> {
     pub fn read(&self, t: f64, noise: &Noise, objective: &dyn Objective) -> Preconditioning {
         let input = objective.input_scale(noise);
         let own = Preconditioning { skip: 0.0, output: 1.0, input, time: self.backbone.time(t, noise) };
-        self.conversion.map_or(own, |c| c.mapped(|t, at| self.backbone.time(t, at), noise, objective).toward(&own, c.handed_over))
+        self.conversion
+            .map_or(own, |c| c.mapped(|t, at| self.backbone.time(t, at), noise, objective).toward(&own, c.handed_over))
     }
 }
 
@@ -106,12 +107,7 @@ impl Conversion {
     }
 
     /// The network read wholly as what it was trained for. `time`: its own, by its own schedule.
-    fn mapped(
-        &self,
-        time: impl Fn(f64, &Noise) -> f64,
-        noise: &Noise,
-        objective: &dyn Objective,
-    ) -> Preconditioning {
+    fn mapped(&self, time: impl Fn(f64, &Noise) -> f64, noise: &Noise, objective: &dyn Objective) -> Preconditioning {
         let first = self.schedule.grid().map_or(0.0, |n| 1.0 / n as f64); // a table has nothing trained before it
         let t = self.schedule.t_of(noise.log_snr()).max(first);
         let own = self.schedule.at(t);
@@ -138,6 +134,3 @@ impl Conversion {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

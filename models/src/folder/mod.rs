@@ -10,15 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
-use sconce_core::model::{Autoencoder, Backbone, Conditioner, LoadOptions, Model, Native, SaveModel};
+use sconce_core::model::{Autoencoder, Backbone, Conditioner, Family, LoadOptions, Model, Native, SaveModel};
 use sconce_nn::Store;
 use sconce_nn::store::Source;
 use sconce_nn::weights::{save, write_atomic};
+use sconce_sdk::Choice;
 use serde_json::{Map, Value, json};
 
 use self::native::SCHEDULER;
 use crate::diffusers::{config, file_names, read_json};
-use crate::vae;
+use crate::{original, vae};
 
 /// The folders of tokenizers.
 const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
@@ -137,6 +138,11 @@ impl Model for FolderModel {
         // Last, since it is what makes the folder a model.
         written.push(write_json(&to.join("model_index.json"), &index)?);
         Ok(written)
+    }
+
+    fn single_file(&self, saved: &Path, to: &Path, metadata: &BTreeMap<String, String>) -> Result<()> {
+        let family = Choice::<dyn Family>::named(&self.native.family).map_err(|e| Error::Msg(e.to_string()))?;
+        original::file::write(saved, &family, to, None, metadata)
     }
 }
 

@@ -15,6 +15,9 @@ use crate::diffusers::{self, read_json};
 /// The scheduler's file in a model folder.
 pub const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
+/// In a folder that was made of a single file: where the scheduler's facts are from.
+pub const EVIDENCE: &str = "evidence.json";
+
 /// A scheduler class of diffusers: what it does where its config leaves a field out, and which solver it is.
 pub struct Class {
     /// Its name in `_class_name`.
@@ -160,6 +163,13 @@ pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
     say("spacing", why);
     let solver = solver(&mut facts, rule)?;
     say("solver", facts.evidence());
+    if dir.join(EVIDENCE).is_file() {
+        let whence = read_json(&dir.join(EVIDENCE))?;
+        let whence = whence.get("scheduler").and_then(Value::as_str).unwrap_or_default();
+        for field in ["schedule", "objective", "spacing", "solver"] {
+            say(field, whence.to_owned());
+        }
+    }
     let latent_px = latent_px(dir)?;
     let Rule { steps, cfg, denoiser, .. } = *rule;
     let (resolution_px, why) = resolution(dir, rule, latent_px)?;

@@ -9,11 +9,10 @@ use candle_core::{Device, Result, Tensor, bail};
 use sconce_core::adapter::{AdapterLayout, Saved};
 use sconce_core::model::Model;
 use sconce_nn::layers::Shape;
-use sconce_nn::weights::WeightFiles;
+use sconce_nn::weights::{Form, WeightFiles};
 use sconce_sdk::prelude::*;
 
-use super::ldm;
-use super::mmdit::{self, Halves};
+use crate::original::{mmdit, unet};
 
 /// kohya's layout, which ComfyUI, Forge and A1111 load.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -73,7 +72,7 @@ struct Rows {
     count: usize,
     /// Rows of the whole.
     of: usize,
-    halves: Halves,
+    form: Form,
 }
 
 /// The layers' names in this layout, both ways.
@@ -87,12 +86,12 @@ impl Names {
         let encoders: Vec<String> = model.conditioner().stores().iter().map(|s| s.component().to_owned()).collect();
         let layers = super::layers(model);
         let paths: Vec<String> = model.backbone().store().layers().iter().map(|l| l.path().to_owned()).collect();
-        let depth = ldm::layers_per_block(&paths);
-        let unet = paths.iter().any(|path| path.starts_with("down_blocks."));
+        let depth = unet::layers_per_block(&paths);
+        let is_unet = paths.iter().any(|path| path.starts_with("down_blocks."));
         let sd3 = paths.iter().any(|path| path == "pos_embed.proj");
         let spell = |prefix: &str, path: &str| format!("{prefix}_{}", path.replace('.', "_"));
         let mut names = Self { written: BTreeMap::new(), read: BTreeMap::new() };
-        let mut originals: BTreeMap<String, Vec<(usize, Layer, usize, Halves)>> = BTreeMap::new();
+        let mut originals: BTreeMap<String, Vec<(usize, Layer, usize, Form)>> = BTreeMap::new();
         for (layer, adapted) in layers {
             let (component, path) = &layer;
             let (inputs, outputs) = match adapted.shape() {
@@ -104,25 +103,23 @@ impl Names {
                     1 => "lora_te".to_owned(),
                     _ => format!("lora_te{}", i + 1),
                 };
-                names.write(spell(&prefix, path), vec![(0, layer, outputs, Halves::Same)]);
+                names.write(spell(&prefix, path), vec![(0, layer, outputs, Form::Same)]);
                 continue;
             }
             let diffusers = spell("lora_unet", path);
-            if unet && encoders.len() > 1 {
+            if is_unet && encoders.len() > 1 {
                 // Both spellings of the UNet are read; the original is written.
-                let original = ldm::original(path, depth, &paths).map(|path| spell("lora_unet", &path));
-                names.write(diffusers, vec![(0, layer.clone(), outputs, Halves::Same)]);
-                original
-                    .into_iter()
-                    .for_each(|name| names.write(name, vec![(0, layer.clone(), outputs, Halves::Same)]));
+                let original = unet::original(path, depth, &paths).map(|path| spell("lora_unet", &path));
+                names.write(diffusers, vec![(0, layer.clone(), outputs, Form::Same)]);
+                original.into_iter().for_each(|name| names.write(name, vec![(0, layer.clone(), outputs, Form::Same)]));
                 continue;
             }
-            let original = if unet { None } else { mmdit::original(path, sd3, inputs, outputs) };
+            let original = if is_unet { None } else { mmdit::original(path, sd3, inputs, outputs) };
             if let Some(original) = original {
                 let whole = originals.entry(spell("lora_unet", &original.name)).or_default();
-                whole.push((original.part, layer.clone(), outputs, original.halves));
+                whole.push((original.part, layer.clone(), outputs, original.form));
             }
-            names.write(diffusers, vec![(0, layer, outputs, Halves::Same)]);
+            names.write(diffusers, vec![(0, layer, outputs, Form::Same)]);
         }
         for (name, parts) in originals {
             names.write(name, parts);
@@ -132,12 +129,12 @@ impl Names {
 
     /// A layer of the file, made of these of the model: place, layer, rows and their order. A later name of a layer is the
     /// one that is written.
-    fn write(&mut self, name: String, mut parts: Vec<(usize, Layer, usize, Halves)>) {
+    fn write(&mut self, name: String, mut parts: Vec<(usize, Layer, usize, Form)>) {
         parts.sort();
         let of = parts.iter().map(|(_, _, count, _)| count).sum();
         let mut start = 0;
-        for (_, layer, count, halves) in parts {
-            let rows = Rows { start, count, of, halves };
+        for (_, layer, count, form) in parts {
+            let rows = Rows { start, count, of, form };
             start += count;
             self.written.insert(layer.clone(), (name.clone(), rows.clone()));
             self.read.entry(name.clone()).or_default().push((layer, rows));
@@ -155,7 +152,7 @@ fn joined(parts: &[(&Saved, &Rows)]) -> Result<[Tensor; 3]> {
         let rank = down.dim(0)? as f64;
         scales.push(saved.constants.get(ALPHA).copied().unwrap_or(rank) / rank);
         downs.push(down.clone());
-        ups.push(reordered(up, rows.halves)?.pad_with_zeros(0, rows.start, rows.of - rows.start - rows.count)?);
+        ups.push(rows.form.stored(up)?.pad_with_zeros(0, rows.start, rows.of - rows.start - rows.count)?);
     }
     // One alpha speaks for all; where they differ, each is in its B.
     let scale = if scales.iter().all(|s| *s == scales[0]) { scales[0] } else { 1.0 };
@@ -199,7 +196,7 @@ fn parted(whole: &Saved, parts: &[(Layer, Rows)]) -> Result<Vec<Saved>> {
             let acting = Tensor::new(acting, up.device())?;
             (down, up) = (down.index_select(&acting, 0)?, up.contiguous()?.index_select(&acting, 1)?);
         }
-        let up = reordered(&up, rows.halves)?;
+        let up = rows.form.seen(&up)?;
         let scale = alpha.map_or(1.0, |alpha| alpha / rank as f64);
         found.push(Saved {
             component: component.clone(),
@@ -209,17 +206,6 @@ fn parted(whole: &Saved, parts: &[(Layer, Rows)]) -> Result<Vec<Saved>> {
         });
     }
     Ok(found)
-}
-
-/// B with the rows of its two vectors in the other order, where the layout has them so.
-fn reordered(up: &Tensor, halves: Halves) -> Result<Tensor> {
-    match halves {
-        Halves::Same => Ok(up.clone()),
-        Halves::Swapped => {
-            let half = up.dim(0)? / 2;
-            Tensor::cat(&[up.narrow(0, half, half)?, up.narrow(0, 0, half)?], 0)
-        }
-    }
 }
 
 register!(AdapterLayout, "kohya", Kohya);
@@ -245,7 +231,7 @@ mod tests {
 
     #[test]
     fn layers_that_are_rows_of_one_come_back_by_themselves() -> Result<()> {
-        let rows = |start, count| Rows { start, count, of: 11, halves: Halves::Same };
+        let rows = |start, count| Rows { start, count, of: 11, form: Form::Same };
         let all = [("q", rows(0, 3)), ("k", rows(3, 3)), ("mlp", rows(6, 5))];
         // Of different ranks and scales, and one that is not adapted.
         let [q, mlp] = [saved("q", 3, 2, 1.0)?, saved("mlp", 5, 3, 3.0)?];
@@ -276,11 +262,11 @@ mod tests {
     #[test]
     fn the_vectors_of_a_modulation_change_places() -> Result<()> {
         let up = Tensor::new(&[[1f32], [2.0], [3.0], [4.0]], &Device::Cpu)?;
-        assert_eq!(reordered(&up, Halves::Swapped)?.flatten_all()?.to_vec1::<f32>()?, [3.0, 4.0, 1.0, 2.0]);
-        assert!(mmdit::original("norm_out.linear", false, 4, 8).is_some_and(|o| o.halves == Halves::Swapped));
+        assert_eq!(Form::Halved.seen(&up)?.flatten_all()?.to_vec1::<f32>()?, [3.0, 4.0, 1.0, 2.0]);
+        assert!(mmdit::original("norm_out.linear", false, 4, 8).is_some_and(|o| o.form == Form::Halved));
         let last = mmdit::original("transformer_blocks.23.norm1_context.linear", true, 4, 8);
         assert!(last.is_some_and(
-            |o| o.halves == Halves::Swapped && o.name == "joint_blocks.23.context_block.adaLN_modulation.1"
+            |o| o.form == Form::Halved && o.name == "joint_blocks.23.context_block.adaLN_modulation.1"
         ));
         Ok(())
     }

@@ -3,8 +3,6 @@
 //! error: an adapter that is half taken up draws wrong pictures without a word.
 
 mod kohya;
-mod ldm;
-mod mmdit;
 mod peft;
 
 use std::collections::BTreeMap;

@@ -228,7 +228,7 @@ impl ClipText {
 
 /// Keys as published checkpoints spell them: newer files leave `text_model.` out, older ones hold the positions'
 /// indices as a tensor.
-fn published_key(key: &str) -> Option<String> {
+pub(crate) fn published_key(key: &str) -> Option<String> {
     match key {
         _ if key.ends_with("embeddings.position_ids") => None,
         _ if key.starts_with("text_model.") || key.starts_with("text_projection.") => Some(key.to_owned()),

@@ -14,4 +14,4 @@ pub use flux::FluxConditioner;
 pub use sd::SdConditioner;
 pub use sd3::Sd3Conditioner;
 pub use t5::T5Encoder;
-pub use tokenizer::ClipTokenizer;
+pub use tokenizer::{ClipTokenizer, clip_vocabulary};

@@ -169,7 +169,7 @@ fn sum_type(dtype: DType) -> DType {
 }
 
 /// Keys as published checkpoints spell them: the table may be there under its second name too, or a decoder beside it.
-fn published_key(key: &str) -> Option<String> {
+pub(crate) fn published_key(key: &str) -> Option<String> {
     match key {
         "encoder.embed_tokens.weight" => None,
         _ if key.starts_with("decoder.") || key == "lm_head.weight" => None,

@@ -21,6 +21,32 @@ use crate::diffusers::read_json;
 /// run of anything else that is not space.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
+/// The merges of every CLIP that was published (OpenAI, MIT), most frequent first.
+const MERGES: &str = include_str!("clip-merges.txt");
+
+/// The files of a tokenizer's folder for the vocabulary of published models; `bang`: pads with `!`, as OpenCLIP's do.
+pub fn clip_vocabulary(bang: bool) -> Vec<(&'static str, String)> {
+    // The printable bytes first, then the others by a stand-in from 256 on: the alphabet of GPT-2's byte-level encoding.
+    let printable = |b: &u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
+    let stand_ins = (0..256u32).filter(|b| !printable(b)).zip(256..).map(|(_, c)| c);
+    let bytes: Vec<char> = (0..256u32).filter(printable).chain(stand_ins).filter_map(char::from_u32).collect();
+    let merges = MERGES.lines().skip(1).map(|line| line.replacen(' ', "", 1));
+    let words = bytes.iter().map(char::to_string).chain(bytes.iter().map(|c| format!("{c}</w>"))).chain(merges);
+    let words = words.chain(["<|startoftext|>".to_owned(), "<|endoftext|>".to_owned()]);
+    let vocabulary: Map<String, Value> = (0u32..).zip(words).map(|(id, word)| (word, json!(id))).collect();
+    let special = json!({
+        "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
+        "pad_token": if bang { "!" } else { "<|endoftext|>" },
+    });
+    let config = json!({ "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": true });
+    vec![
+        ("merges.txt", MERGES.to_owned()),
+        ("vocab.json", Value::Object(vocabulary).to_string()),
+        ("special_tokens_map.json", special.to_string()),
+        ("tokenizer_config.json", config.to_string()),
+    ]
+}
+
 /// Text to token ids.
 pub struct ClipTokenizer {
     inner: Tokenizer,

@@ -218,7 +218,7 @@ impl Autoencoder for AutoencoderKl {
 }
 
 /// Weight files of any age: attention's projections had other names once, and were 1 x 1 convolutions before that.
-fn published(files: WeightFiles) -> WeightFiles {
+pub(crate) fn published(files: WeightFiles) -> WeightFiles {
     let names = [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
     let files = files.rename(|key| {
         let renamed = key.rsplit_once(".attentions.0.").and_then(|(at, rest)| {

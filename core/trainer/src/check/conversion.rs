@@ -40,11 +40,15 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     }
     if convert.is_meant() && !differing.is_empty() {
         let way = match convert {
-            Convert::Fading(Fading { over_images: 0 }) => "at once: the output means something else from the first step on".to_owned(),
+            Convert::Fading(Fading { over_images: 0 }) => {
+                "at once: the output means something else from the first step on".to_owned()
+            }
             Convert::Fading(Fading { over_images }) => {
                 format!("starts as what it was; the network itself computes the new output after {over_images} images")
             }
-            Convert::Mapped(_) => "starts as what it was, read through a mapping, and is saved as what it was".to_owned(),
+            Convert::Mapped(_) => {
+                "starts as what it was, read through a mapping, and is saved as what it was".to_owned()
+            }
         };
         report.fact("conversion", way, json!(convert));
         if let (Convert::Fading(_), Ok(Some(conversion))) = (convert, Conversion::of(convert, native, 0))
@@ -70,7 +74,9 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
         report.refuse(
             "not-the-checkpoints-own",
             format!("the recipe's {what} is {ours}, the checkpoint was trained on {theirs} ({})", evidence(what)),
-            format!("if a conversion is meant, say so: model.convert = true or {{ over_images = N }}; else remove [{what}]"),
+            format!(
+                "if a conversion is meant, say so: model.convert = true or {{ over_images = N }}; else remove [{what}]"
+            ),
         );
     }
 }

@@ -115,7 +115,7 @@ impl Reader {
 
     /// Finds the checkpoint and slips its layer in.
     fn native(&mut self, model: &ModelTable) -> Option<(Native, Choice<dyn Family>, PathBuf)> {
-        let found = embedded::locate(&model.path, Path::new(""))
+        let found = embedded::locate_model(&model.path, &model.files, Path::new(""))
             .map_err(|e| (Blame::Files, "model.path", ParamError::new(crate::message(&e))))
             .and_then(|dir| {
                 let family = native::family(&dir, model.family.as_deref()).map_err(|e| match model.family {

@@ -229,6 +229,9 @@ fn absolute(layer: &mut Map<String, Value>, base: &Path) {
         }
     };
     anchor(layer.get_mut("model").and_then(|m| m.get_mut("path")));
+    if let Some(Value::Object(files)) = layer.get_mut("model").and_then(|m| m.get_mut("files")) {
+        files.values_mut().for_each(|file| anchor(Some(file)));
+    }
     let mut schedule = layer.get_mut("schedule");
     while let Some(table) = schedule {
         anchor(table.get_mut("file"));

@@ -1,7 +1,7 @@
 //! The tables of a recipe: one a decision, each field documented here once, for parsing, `sconce schema` and the docs.
 //! A table that names a plugin (`type = "…"`) is a [`Choice`]; the others are what a run needs around the plugins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use candle_core::{DType, Device};
@@ -14,7 +14,8 @@ use sconce_sdk::{
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Adapter, AdapterLayout};
-use crate::model::{LoadOptions, Recompute};
+use crate::model::{LoadOptions, Native, Recompute};
+use crate::network::Conversion;
 use crate::noise::NoiseSource;
 use crate::optimizer::Optimizer;
 use crate::solver::Solver;
@@ -100,8 +101,13 @@ impl From<Float> for DType {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelTable {
-    /// A diffusers folder; `embedded:quickstart` is the model inside the program.
+    /// A diffusers folder, or a single file as ComfyUI, Forge and A1111 load it; `embedded:quickstart` is the model inside
+    /// the program.
     pub path: String,
+    /// Components that a single file does not hold, or that take the place of its own:
+    /// `{ vae = "ae.safetensors", text_encoder = "clip_l.safetensors", tokenizer_2 = "t5/tokenizer.json" }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, PathBuf>,
     /// The family, where it must not be read from the folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
@@ -176,6 +182,15 @@ impl Convert {
 }
 
 impl ModelTable {
+    /// What stands between the network and the run's schedule and objective after so many images; nothing for one that starts
+    /// from nothing, which has no output of its own to keep.
+    pub fn conversion(&self, native: &Native, images_seen: u64) -> candle_core::Result<Option<Conversion>> {
+        match self.random_seed {
+            Some(_) => Ok(None),
+            None => Conversion::of(self.convert, native, images_seen),
+        }
+    }
+
     /// What the family is told when it loads the model for a run.
     pub fn load_options(&self, device: &Device) -> LoadOptions {
         LoadOptions {
@@ -534,6 +549,16 @@ pub struct SamplingTable {
     pub negative: Option<String>,
 }
 
+/// A whole model's layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelLayout {
+    /// A folder, `model/`.
+    Diffusers,
+    /// One file, `model.safetensors`, under the names of the original code.
+    SingleFile,
+}
+
 /// What is written at the end.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -544,6 +569,9 @@ pub struct OutputTable {
     /// Type of saved weights.
     #[serde(default)]
     pub dtype: Float,
+    /// Layouts of a whole model: a diffusers folder, or one file for ComfyUI, Forge and A1111.
+    #[serde(default = "model_layouts")]
+    pub model_layouts: BTreeSet<ModelLayout>,
     /// Layouts of an adapter's files: `peft` for diffusers, `kohya` for ComfyUI, Forge and A1111. Default: both.
     #[serde(default = "adapter_layouts")]
     pub adapter_layouts: Vec<Choice<dyn AdapterLayout>>,
@@ -560,7 +588,13 @@ impl Default for AutoencoderTable {
 
 impl Default for OutputTable {
     fn default() -> Self {
-        Self { dir: None, dtype: Float::default(), adapter_layouts: adapter_layouts(), title: None }
+        Self {
+            dir: None,
+            dtype: Float::default(),
+            model_layouts: model_layouts(),
+            adapter_layouts: adapter_layouts(),
+            title: None,
+        }
     }
 }
 
@@ -590,6 +624,9 @@ fn kl_weight() -> f64 {
 }
 fn caption_alone() -> String {
     "{caption}".to_owned()
+}
+fn model_layouts() -> BTreeSet<ModelLayout> {
+    BTreeSet::from([ModelLayout::Diffusers])
 }
 fn adapter_layouts() -> Vec<Choice<dyn AdapterLayout>> {
     ["peft", "kohya"].iter().filter_map(|name| Choice::named(name).ok()).collect()

@@ -83,8 +83,23 @@ double!(Solver, Step, "step", {}, impl Solver for Step {
 });
 double!(Optimizer, Sgd, "sgd", { lr: f64 = 0.1 }, impl Optimizer for Sgd {
     fn lr(&self) -> f64 { self.lr }
-    fn start(&self, _: Vec<Trained>) -> Result<Box<dyn OptimizerState>> { bail!("a double does not train") }
+    fn start(&self, _: Vec<Trained>) -> Result<Box<dyn OptimizerState>> { Ok(Box::new(Still)) }
 });
+
+/// Trains nothing.
+struct Still;
+impl OptimizerState for Still {
+    fn update(&mut self, _: usize, _: &candle_core::Tensor, _: &crate::optimizer::At) -> Result<()> {
+        Ok(())
+    }
+    fn save(&self) -> Result<std::collections::BTreeMap<String, candle_core::Tensor>> {
+        Ok(Default::default())
+    }
+    fn restore(&mut self, _: &std::collections::BTreeMap<String, candle_core::Tensor>) -> Result<()> {
+        Ok(())
+    }
+}
+
 double!(Family, Toy, "toy", {}, impl Family for Toy {
     fn detect(&self, path: &Path) -> Result<bool> { Ok(path.join("toy").exists()) }
     fn native(&self, _: &Path) -> Result<Native> {

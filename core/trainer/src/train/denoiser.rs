@@ -263,7 +263,7 @@ impl<'a> DenoiserTask<'a> {
     /// What stands between the network and the run, after so many images, for latents B C h w.
     fn conversion(&self, latents: &Tensor, images: u64) -> Result<Option<Conversion>> {
         let (_, _, height, width) = latents.dims4()?;
-        let of = Conversion::of(self.job.recipe.model.convert, self.job.model.native(), images)?;
+        let of = self.job.recipe.model.conversion(self.job.model.native(), images)?;
         Ok(of.map(|conversion| conversion.sized(height, width)))
     }
 

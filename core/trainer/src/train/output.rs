@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Error, Result, Tensor};
 use sconce_sdk::{Objective, Schedule};
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ use super::run::Job;
 use super::weights::Weights;
 use crate::adapter::Saved;
 use crate::model::{Native, SaveModel};
-use crate::network::Conversion;
+use crate::recipe::ModelLayout;
 
 /// What the header of a weight file tells.
 pub struct Header<'a> {
@@ -59,6 +59,25 @@ pub fn header(h: &Header) -> BTreeMap<String, String> {
     fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
 }
 
+/// Writes a whole model in the layouts that the recipe asks for.
+fn write_model(job: &Job, save: &SaveModel, out: &Path) -> Result<Vec<PathBuf>> {
+    let layouts = &job.recipe.output.model_layouts;
+    let keeps = layouts.contains(&ModelLayout::Diffusers);
+    // The single file is made of the folder, which may be there for that alone.
+    let folder = out.join(if keeps { "model" } else { "model.tmp" });
+    let mut written = job.model.save(&folder, save)?;
+    if layouts.contains(&ModelLayout::SingleFile) {
+        let file = out.join("model.safetensors");
+        job.model.single_file(&folder, &file, save.metadata)?;
+        if !keeps {
+            written.clear();
+            std::fs::remove_dir_all(&folder).map_err(|e| Error::Msg(format!("{}: {e}", folder.display())))?;
+        }
+        written.push(file);
+    }
+    Ok(written)
+}
+
 /// Writes the result of a run: `model/` after a full fine-tune, one file a layout after an adapter's.
 pub(super) fn write(
     job: &Job,
@@ -69,7 +88,7 @@ pub(super) fn write(
 ) -> Result<Vec<PathBuf>> {
     let recipe = job.recipe;
     let native = job.model.native();
-    let conversion = Conversion::of(recipe.model.convert, native, recipe.train.images)?;
+    let conversion = recipe.model.conversion(native, recipe.train.images)?;
     // A network that is read through a mapping computes what it did: that is what other programs are told.
     let (schedule, objective) = match &conversion {
         Some(conversion) => (&conversion.schedule, &conversion.objective),
@@ -102,7 +121,7 @@ pub(super) fn write(
             trained_as: &trained_as,
             metadata: &header(None),
         };
-        return job.model.save(&out.join("model"), &save);
+        return write_model(job, &save, out);
     }
     let name = recipe.adapter.as_ref().map_or("adapter", |a| a.name());
     let write = |layout: &sconce_sdk::Choice<dyn crate::adapter::AdapterLayout>| {

@@ -46,7 +46,7 @@ impl How {
         let (schedule, objective) = (recipe.schedule.clone(), recipe.objective.clone());
         let native = job.model.native();
         if images > 0 {
-            let conversion = Conversion::of(recipe.model.convert, native, images)?;
+            let conversion = recipe.model.conversion(native, images)?;
             return Ok(Self { schedule, objective, conversion, sampling: recipe.sampling.clone() });
         }
         let sampling = SamplingTable {

@@ -190,8 +190,10 @@ pub fn rebuild(
         && history.images() < fading.over_images
     {
         let (now, over) = (history.images(), fading.over_images);
-        let why = format!("after {now} images the network was on its way to another output (model.convert.over_images = \
-                           {over}), and no program could read it: take an average from then on, --at {over} or later");
+        let why = format!(
+            "after {now} images the network was on its way to another output (model.convert.over_images = \
+                           {over}), and no program could read it: take an average from then on, --at {over} or later"
+        );
         return Err(Error::Msg(why).into());
     }
     let model = load(resolved, &options.device)?;

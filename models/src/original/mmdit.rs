@@ -2,35 +2,70 @@
 //! (`double_blocks.0.img_attn.qkv`), from those of diffusers. Where diffusers has a layer each for queries, keys and values,
 //! the originals have one whose rows are theirs, one after the other.
 
+use sconce_nn::weights::Form;
+
+use super::Place;
+
 /// What an original layer holds of one of diffusers'.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Original {
+pub(crate) struct Original {
     /// The original layer.
     pub name: String,
     /// Its place among the layers whose rows the original holds.
     pub part: usize,
-    pub halves: Halves,
+    /// The originals have a modulation's shift first, diffusers its scale.
+    pub form: Form,
 }
 
-/// The order of a modulation's two vectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Halves {
-    /// The same in both.
-    Same,
-    /// The originals have the shift first, diffusers the scale.
-    Swapped,
+/// The original of a parameter, in a transformer of this width.
+pub(super) fn parameter(name: &str, shape: &[usize], width: usize, sd3: bool) -> Option<Place> {
+    let plain = |key: String| Some(Place { key, part: 0, form: Form::Same });
+    if name == "pos_embed.pos_embed" {
+        return plain("pos_embed".to_owned());
+    }
+    if let Some(key) = norm(name, sd3) {
+        return plain(key);
+    }
+    let (layer, end) = name.rsplit_once('.')?;
+    let Original { name, part, form } = original(layer, sd3, width, *shape.first()?)?;
+    Some(Place { key: format!("{name}.{end}"), part, form })
+}
+
+/// The original of a norm of queries or keys.
+fn norm(name: &str, sd3: bool) -> Option<String> {
+    let layer = name.strip_suffix(".weight")?;
+    let (place, inner) = layer.split_once(".attn")?;
+    let (kind, block) = place.split_once('.')?;
+    let (stream, what) = match inner {
+        ".norm_q" => (0, "q"),
+        ".norm_k" => (0, "k"),
+        ".norm_added_q" => (1, "q"),
+        ".norm_added_k" => (1, "k"),
+        "2.norm_q" => (2, "q"),
+        "2.norm_k" => (2, "k"),
+        _ => return None,
+    };
+    if sd3 {
+        let stream = ["x_block.attn", "context_block.attn", "x_block.attn2"][stream];
+        return Some(format!("joint_blocks.{block}.{stream}.ln_{what}.weight"));
+    }
+    let what = if what == "q" { "query_norm" } else { "key_norm" };
+    Some(match kind {
+        "single_transformer_blocks" => format!("single_blocks.{block}.norm.{what}.scale"),
+        _ => format!("double_blocks.{block}.{}.norm.{what}.scale", ["img_attn", "txt_attn"].get(stream)?),
+    })
 }
 
 /// The original of a transformer's layer. `sd3`: of Stable Diffusion 3, else of FLUX.1; `outputs` and `inputs`: its size.
-pub(super) fn original(path: &str, sd3: bool, inputs: usize, outputs: usize) -> Option<Original> {
-    let halves = match path {
-        "norm_out.linear" => Halves::Swapped,
+pub(crate) fn original(path: &str, sd3: bool, inputs: usize, outputs: usize) -> Option<Original> {
+    let form = match path {
+        "norm_out.linear" => Form::Halved,
         // The last block's text ends there, and has no more than a shift and a scale.
-        _ if path.ends_with(".norm1_context.linear") && outputs == 2 * inputs => Halves::Swapped,
-        _ => Halves::Same,
+        _ if path.ends_with(".norm1_context.linear") && outputs == 2 * inputs => Form::Halved,
+        _ => Form::Same,
     };
     let (name, part) = if sd3 { of_sd3(path)? } else { of_flux(path)? };
-    Some(Original { name, part, halves })
+    Some(Original { name, part, form })
 }
 
 fn of_sd3(path: &str) -> Option<(String, usize)> {

@@ -2,16 +2,27 @@
 //! from those of diffusers (`down_blocks.1.attentions.0`). An encoder block of n residual layers takes n + 1 numbers (the
 //! last is its downsampling), and so does a decoder block, whose upsampling shares the number of its last layer.
 
+use sconce_nn::weights::Form;
+
+use super::Place;
+
+/// The original of a parameter.
+pub(super) fn parameter(name: &str, depth: usize, paths: &[String]) -> Option<Place> {
+    let (layer, end) = name.rsplit_once('.')?;
+    Some(Place { key: format!("{}.{end}", original(layer, depth, paths)?), part: 0, form: Form::Same })
+}
+
 /// Residual layers in an encoder block, from the paths of a UNet's layers.
-pub(super) fn layers_per_block(paths: &[String]) -> usize {
+pub(crate) fn layers_per_block(paths: &[String]) -> usize {
     let index = |p: &String| p.strip_prefix("down_blocks.0.resnets.")?.split('.').next()?.parse::<usize>().ok();
     paths.iter().filter_map(index).max().map_or(1, |n| n + 1)
 }
 
 /// The original name of a layer; `None` for one that the original UNet does not have.
-pub(super) fn original(path: &str, depth: usize, paths: &[String]) -> Option<String> {
+pub(crate) fn original(path: &str, depth: usize, paths: &[String]) -> Option<String> {
     let whole = match path {
         "conv_in" => Some("input_blocks.0.0"),
+        "conv_norm_out" => Some("out.0"),
         "conv_out" => Some("out.2"),
         "time_embedding.linear_1" => Some("time_embed.0"),
         "time_embedding.linear_2" => Some("time_embed.2"),
@@ -45,6 +56,8 @@ pub(super) fn original(path: &str, depth: usize, paths: &[String]) -> Option<Str
         _ => return None,
     };
     let inner = match (kind, rest) {
+        ("resnets", ["norm1"]) => "in_layers.0".to_owned(),
+        ("resnets", ["norm2"]) => "out_layers.0".to_owned(),
         ("resnets", ["conv1"]) => "in_layers.2".to_owned(),
         ("resnets", ["conv2"]) => "out_layers.3".to_owned(),
         ("resnets", ["time_emb_proj"]) => "emb_layers.1".to_owned(),

@@ -1,0 +1,418 @@
+//! Single-file checkpoints, in and out. Read: the configs that such a file leaves out are put into a folder of the user's
+//! cache beside views into the file, and from there on it is a diffusers folder like any other; no weight is copied.
+//! Written: tensor by tensor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use sconce_core::embedded::{Opener, cache_home, once};
+use sconce_core::model::Family;
+use sconce_nn::Store;
+use sconce_nn::weights::{View, WeightFiles, read_metadata, save_each, write_atomic};
+use sconce_sdk::Choice;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{Names, Part, Whole, detect, parts, prediction, single, views, wholes};
+use crate::diffusers::{self, read_json};
+use crate::folder::native::{EVIDENCE, SCHEDULER};
+
+/// The header field that holds what a single file leaves out, so that it comes back as it was.
+pub const CONFIGS: &str = "sconce.configs";
+/// In a component's folder: where its weights are.
+const VIEWS: &str = "views.json";
+
+/// What a single file leaves out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Configs {
+    family: String,
+    model_index: Map<String, Value>,
+    scheduler: Map<String, Value>,
+    components: BTreeMap<String, Map<String, Value>>,
+}
+
+/// Weights that lie in files of another layout.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Elsewhere {
+    files: Vec<PathBuf>,
+    tensors: BTreeMap<String, View>,
+}
+
+inventory::submit!(Opener { opens: |path| path.extension().is_some_and(|e| e == "safetensors"), folder: prepare });
+
+/// The weights of a component's folder that lie elsewhere; `None` where the folder holds them.
+pub(crate) fn elsewhere(dir: &Path) -> Result<Option<WeightFiles>> {
+    let path = dir.join(VIEWS);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))?;
+    let Elsewhere { files, tensors } =
+        serde_json::from_str(&text).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))?;
+    WeightFiles::open(&files)?.viewed(&tensors).map(Some)
+}
+
+/// The folder of a single file, with components from other files: `vae`, `text_encoder` … name weight files, `tokenizer` …
+/// folders or `tokenizer.json`.
+///
+/// # Errors
+/// If it is no model's, or a component is not whole.
+pub fn prepare(path: &Path, others: &BTreeMap<String, PathBuf>) -> Result<PathBuf> {
+    let path = std::path::absolute(path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))?;
+    let what = path.display();
+    let file = WeightFiles::open(&[&path])?;
+    let header = read_metadata(&path)?;
+    let configs = match header.get(CONFIGS) {
+        Some(text) => {
+            serde_json::from_str(text).map_err(|e| Error::Msg(format!("{what}: the header's {CONFIGS}: {e}")))?
+        }
+        None => match detect(&file)? {
+            Some(published) => Configs {
+                family: published.family.clone(),
+                model_index: published.index.clone(),
+                scheduler: published.scheduler.clone(),
+                components: published.components.clone(),
+            },
+            None => bail!(
+                "{what}: its keys are those of no model that is known here. `sconce inspect` lists them; a LoRA goes to --lora, a \
+                 component of its own to model.files"
+            ),
+        },
+    };
+    let parts = parts(&configs.family)?;
+    let known = |name: &&String| parts.iter().any(|p| p.component == *name) || name.starts_with("tokenizer");
+    if let Some(stray) = others.keys().find(|name| !known(name)) {
+        let names: Vec<&str> = parts.iter().map(|p| p.component).collect();
+        bail!(
+            "model.files: there is no component `{stray}`, a model of the family {} has {}",
+            configs.family,
+            names.join(", ")
+        );
+    }
+    let modified = |p: &Path| {
+        let meta = std::fs::metadata(p).map_err(|e| Error::Msg(format!("{}: {e}", p.display())))?;
+        let time = meta.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok::<_, Error>(format!("{} {:?}", meta.len(), time.map(|t| t.as_nanos())))
+    };
+    let mut identity = vec![what.to_string(), modified(&path)?, env!("CARGO_PKG_VERSION").to_owned()];
+    for (name, other) in others {
+        identity.extend([name.clone(), other.display().to_string(), modified(other)?]);
+    }
+    let stem = path.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy().into_owned());
+    once(&cache_home()?.join("sconce/single"), &stem, &identity, |to| {
+        let sources = Sources { path: &path, file: &file, others };
+        write_folder(to, &configs, parts, &sources, &header)
+    })
+}
+
+struct Sources<'a> {
+    path: &'a Path,
+    file: &'a WeightFiles,
+    others: &'a BTreeMap<String, PathBuf>,
+}
+
+fn write_folder(
+    to: &Path,
+    configs: &Configs,
+    parts: &[Part],
+    sources: &Sources,
+    header: &BTreeMap<String, String>,
+) -> Result<()> {
+    let present = |part: &&Part| {
+        sources.others.contains_key(part.component)
+            || sources.file.keys().any(|key| key.starts_with(part.prefix))
+            || (is_denoiser(part) && configs.components.contains_key(part.component))
+    };
+    let present: Vec<&Part> = parts.iter().filter(present).collect();
+    let mut index = configs.model_index.clone();
+    for part in present.iter().filter(|part| configs.components.contains_key(part.component)) {
+        write_json(&to.join(part.component).join("config.json"), &configs.components[part.component])?;
+    }
+    for (name, of) in index.iter_mut().filter(|(name, of)| name.starts_with("tokenizer") && of.is_array()) {
+        let Some(class) = of[1].as_str() else { continue };
+        tokenizer(&to.join(name), name, class, sources.others.get(name.as_str()))?;
+    }
+    let said = prediction(sources.file, header, &configs.family)?;
+    let mut scheduler = configs.scheduler.clone();
+    scheduler.extend(said.scheduler.clone());
+    if scheduler.get("rescale_betas_zero_snr") == Some(&json!(true)) && scheduler["_class_name"] == "PNDMScheduler" {
+        scheduler.insert("_class_name".into(), json!("EulerDiscreteScheduler")); // PNDM cannot begin without signal
+        index.insert("scheduler".into(), json!(["diffusers", "EulerDiscreteScheduler"]));
+    }
+    write_json(&to.join(SCHEDULER), &scheduler)?;
+    let file = sources.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut evidence = match header.contains_key(CONFIGS) {
+        true => format!("{file}: the header's {CONFIGS}"),
+        false => format!("{file}: the settings of the published model of this shape"),
+    };
+    for place in &said.evidence {
+        evidence += &format!("; {place}");
+    }
+    write_json(&to.join(EVIDENCE), &Map::from_iter([("scheduler".to_owned(), json!(evidence))]))?;
+    write_json(&to.join("model_index.json"), &index)?;
+
+    let family = Choice::<dyn Family>::named(&configs.family).map_err(|e| Error::Msg(e.to_string()))?;
+    let stores = family.shapes(to)?;
+    for part in present {
+        let Some(store) = stores.iter().find(|store| store.component() == part.component) else { continue };
+        let (files, found);
+        match sources.others.get(part.component) {
+            Some(other) => {
+                files = vec![std::path::absolute(other).map_err(|e| Error::Msg(format!("{}: {e}", other.display())))?];
+                found = find(store, part, &WeightFiles::open(&files)?)?;
+            }
+            None => {
+                files = vec![sources.path.to_owned()];
+                found = find(store, part, sources.file)?;
+            }
+        }
+        let text = serde_json::to_string(&Elsewhere { files, tensors: found }).map_err(Error::wrap)?;
+        write_atomic(&to.join(part.component).join(VIEWS), |out| out.write_all(text.as_bytes()))?;
+    }
+    Ok(())
+}
+
+fn is_denoiser(part: &Part) -> bool {
+    matches!(part.component, "unet" | "transformer")
+}
+
+/// The views of a component in a file, under the original names or those of diffusers, with the prefix of a whole model or
+/// none.
+fn find(store: &Store, part: &Part, file: &WeightFiles) -> Result<BTreeMap<String, View>> {
+    let mut nearest: Option<(usize, String)> = None;
+    for (names, prefix) in [(part.names, part.prefix), (part.names, ""), (Names::Same, part.prefix), (Names::Same, "")]
+    {
+        let wholes = wholes(store, names, prefix)?;
+        let views = views(&wholes);
+        let lacks = |(key, whole): &(&String, &Whole)| match file.info(key) {
+            None => Some(format!("`{key}` is missing")),
+            Some((shape, _)) if shape != whole.stored_shape() => {
+                Some(format!("`{key}` has shape {shape:?}, expected {:?}", whole.stored_shape()))
+            }
+            Some(_) => None,
+        };
+        let buffers: BTreeSet<String> = store.buffers().into_iter().collect();
+        let needed = wholes.iter().filter(|(_, whole)| !whole.rows.iter().all(|(_, name, _)| buffers.contains(name)));
+        let lacking: Vec<String> = needed.filter_map(|whole| lacks(&whole)).collect();
+        if lacking.is_empty() {
+            strays(store, part, prefix, &wholes, file)?;
+            return Ok(views.into_iter().filter(|(_, view)| file.info(&view.key).is_some()).collect());
+        }
+        if nearest.as_ref().is_none_or(|(count, _)| lacking.len() < *count) {
+            let (first, more) = (lacking[..lacking.len().min(3)].join(", "), lacking.len().saturating_sub(3));
+            nearest = Some((
+                lacking.len(),
+                format!("{first}{}", if more > 0 { format!(" and {more} more") } else { String::new() }),
+            ));
+        }
+    }
+    let why = nearest.map(|(_, why)| why).unwrap_or_default();
+    bail!("{:?}: the component `{}` is not whole: {why}", file.paths(), part.component)
+}
+
+/// Refuses keys of a component that have no place in it: it would be another network.
+fn strays(
+    store: &Store,
+    part: &Part,
+    prefix: &str,
+    wholes: &BTreeMap<String, Whole>,
+    file: &WeightFiles,
+) -> Result<()> {
+    // What such files carry beside the network, or of a text encoder's last layer that is not used.
+    const BESIDE: [&str; 5] =
+        ["logit_scale", "position_ids", "text_projection", "text_projection.weight", "embed_tokens.weight"];
+    let unused = format!("transformer.resblocks.{}.", layers(store));
+    let stray = |key: &&str| {
+        key.strip_prefix(prefix).is_some_and(|rest| {
+            !wholes.contains_key(*key) && !BESIDE.iter().any(|end| rest.ends_with(end)) && !rest.starts_with(&unused)
+        })
+    };
+    if prefix.is_empty() && !is_denoiser(part) {
+        return Ok(());
+    }
+    let strays: Vec<&str> = file.keys().filter(stray).collect();
+    if prefix.is_empty() && strays.iter().any(|key| parts_begin(key)) {
+        return Ok(());
+    }
+    match strays.as_slice() {
+        [] => Ok(()),
+        [first, ..] if strays.iter().any(|key| key.ends_with("scale_weight") || key.ends_with("weight_scale")) => {
+            bail!(
+                "{:?}: `{first}`: weights that are scaled 8-bit numbers are not read: take the file in bf16 or f16",
+                file.paths()
+            )
+        }
+        [first, ..] => bail!(
+            "{:?}: `{first}` and {} more keys have no place in `{}`: it is another network than the published one",
+            file.paths(),
+            strays.len() - 1,
+            part.component
+        ),
+    }
+}
+
+/// True for keys of other components, beside a denoiser without a prefix.
+fn parts_begin(key: &str) -> bool {
+    ["first_stage_model.", "cond_stage_model.", "conditioner.", "text_encoders.", "vae."]
+        .iter()
+        .any(|p| key.starts_with(p))
+}
+
+/// Layers of a text encoder.
+fn layers(store: &Store) -> usize {
+    let layer = |p: &str| p.strip_prefix("text_model.encoder.layers.")?.split('.').next()?.parse::<usize>().ok();
+    store.params().iter().filter_map(|p| layer(p.name())).max().map_or(0, |n| n + 1)
+}
+
+/// A tokenizer's folder: the given one, or CLIP's, whose vocabulary is the same in all models.
+fn tokenizer(to: &Path, name: &str, class: &str, given: Option<&PathBuf>) -> Result<()> {
+    let put = |name: &str, bytes: &[u8]| write_atomic(&to.join(name), |out| out.write_all(bytes));
+    if let Some(given) = given {
+        let read = |p: &Path| std::fs::read(p).map_err(|e| Error::Msg(format!("{}: {e}", p.display())));
+        if !given.is_dir() {
+            return put("tokenizer.json", &read(given)?);
+        }
+        return diffusers::file_names(given)?.iter().try_for_each(|file| put(file, &read(&given.join(file))?));
+    }
+    if class.starts_with("T5") {
+        return Ok(()); // the text encoder's loader says what is missing, where it is not left out
+    }
+    crate::text::clip_vocabulary(name != "tokenizer")
+        .into_iter()
+        .try_for_each(|(file, text)| put(file, text.as_bytes()))
+}
+
+fn write_json(path: &Path, json: &Map<String, Value>) -> Result<()> {
+    let text = serde_json::to_string_pretty(json).map_err(Error::wrap)? + "\n";
+    write_atomic(path, |out| out.write_all(text.as_bytes()))
+}
+
+/// Writes a model folder as a single file, tensor by tensor, in `dtype` or as each is stored.
+///
+/// # Errors
+/// If the folder is of no family that has such a layout, or a tensor cannot be read.
+pub fn write(
+    dir: &Path,
+    family: &Choice<dyn Family>,
+    to: &Path,
+    dtype: Option<DType>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let stores = family.shapes(dir)?;
+    let wholes = single(family.name(), &stores)?;
+    let mut sources: BTreeMap<&str, WeightFiles> = BTreeMap::new();
+    for store in &stores {
+        let files = diffusers::weights(&dir.join(store.component()))?;
+        sources.insert(store.component(), files);
+    }
+    let native = family.native(dir)?;
+    let scheduler = read_json(&dir.join(SCHEDULER))?;
+    let components =
+        stores.iter().map(|s| Ok((s.component().to_owned(), diffusers::config(&dir.join(s.component()))?)));
+    let configs = Configs {
+        family: family.name().to_owned(),
+        model_index: read_json(&dir.join("model_index.json"))?,
+        scheduler: scheduler.clone(),
+        components: components.collect::<Result<_>>()?,
+    };
+    let mut metadata = metadata.clone();
+    metadata.insert(CONFIGS.to_owned(), serde_json::to_string(&configs).map_err(Error::wrap)?);
+
+    let mut plan = BTreeMap::new();
+    let mut markers = BTreeMap::new();
+    if native.objective["type"] == "v" && matches!(family.name(), "sd1" | "sd2" | "sdxl") {
+        markers.insert("v_pred", ());
+    }
+    if scheduler.get("rescale_betas_zero_snr") == Some(&json!(true)) {
+        markers.insert("ztsnr", ());
+    }
+    for marker in markers.keys() {
+        plan.insert((*marker).to_owned(), (DType::F32, vec![0]));
+    }
+    for (key, whole) in &wholes {
+        let Some(stored) = whole.rows.iter().map(|row| stored(&sources, row)).collect::<Option<Vec<_>>>() else {
+            continue; // a buffer that follows from the config
+        };
+        plan.insert(key.clone(), (dtype.unwrap_or(stored[0]), whole.stored_shape()));
+    }
+    save_each(to, &plan, &metadata, |key| {
+        if markers.contains_key(key) {
+            return Tensor::zeros(0, DType::F32, &Device::Cpu);
+        }
+        let (whole, dtype) = (&wholes[key], plan[key].0);
+        let row = |(component, name, shape): &(String, String, Vec<usize>)| {
+            let value = sources[component.as_str()].tensor(name, dtype, &Device::Cpu)?;
+            if value.dims() != shape {
+                bail!("{component}: `{name}` has shape {:?}, its config says {shape:?}", value.dims());
+            }
+            value.to_dtype(dtype)
+        };
+        let rows = whole.rows.iter().map(row).collect::<Result<Vec<_>>>()?;
+        whole.form.stored(&if rows.len() == 1 { rows[0].clone() } else { Tensor::cat(&rows, 0)? })
+    })
+}
+
+/// The type that a tensor is kept in.
+fn stored(sources: &BTreeMap<&str, WeightFiles>, (component, name, _): &(String, String, Vec<usize>)) -> Option<DType> {
+    let (_, dtype) = sources[component.as_str()].info(name)?;
+    Some(match dtype.as_str() {
+        "f64" => DType::F64,
+        "f16" => DType::F16,
+        "bf16" | "f8_e4m3" | "f8_e5m2" => DType::BF16, // which holds all that eight bits hold
+        "i64" | "i32" => DType::I64,
+        _ => DType::F32,
+    })
+}
+
+/// Writes a model folder from another, tensor by tensor: what a single file is made into.
+///
+/// # Errors
+/// If a tensor cannot be read.
+pub fn write_diffusers(
+    dir: &Path,
+    stores: &[Arc<Store>],
+    to: &Path,
+    dtype: Option<DType>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    for store in stores {
+        let component = store.component();
+        let files = diffusers::weights(&dir.join(component))?;
+        let sources = BTreeMap::from([(component, files)]);
+        let names = store.params().into_iter().map(|p| p.name().to_owned()).chain(store.buffers());
+        let mut plan = BTreeMap::new();
+        for name in names {
+            let row = (component.to_owned(), name.clone(), Vec::new());
+            let Some(own) = stored(&sources, &row) else { continue };
+            let shape = sources[component].info(&name).map(|(shape, _)| shape.to_vec()).unwrap_or_default();
+            let dtype = if own == DType::I64 { own } else { dtype.unwrap_or(own) };
+            plan.insert(name, (dtype, shape));
+        }
+        let stem = if component.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" };
+        let file = to.join(component).join(format!("{stem}.safetensors"));
+        save_each(&file, &plan, metadata, |name| {
+            let dtype = plan[name].0;
+            sources[component].tensor(name, dtype, &Device::Cpu)?.to_dtype(dtype)
+        })?;
+        write_json(&to.join(component).join("config.json"), &diffusers::config(&dir.join(component))?)?;
+    }
+    for folder in ["tokenizer", "tokenizer_2", "tokenizer_3"].iter().filter(|folder| dir.join(folder).is_dir()) {
+        for name in diffusers::file_names(&dir.join(folder))? {
+            let from = dir.join(folder).join(&name);
+            let bytes = std::fs::read(&from).map_err(|e| Error::Msg(format!("{}: {e}", from.display())))?;
+            write_atomic(&to.join(folder).join(&name), |out| out.write_all(&bytes))?;
+        }
+    }
+    write_json(&to.join(SCHEDULER), &read_json(&dir.join(SCHEDULER))?)?;
+    let mut index = read_json(&dir.join("model_index.json"))?;
+    for (name, part) in &mut index {
+        let has = stores.iter().any(|s| s.component() == name) || to.join(name).is_dir() || name == "scheduler";
+        if part.is_array() && !has {
+            *part = json!([null, null]);
+        }
+    }
+    write_json(&to.join("model_index.json"), &index) // last: it is what makes the folder a model
+}

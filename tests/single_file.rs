@@ -1,0 +1,301 @@
+//! Single files, in and out: nothing changes on the way, a file without our header is known by its keys, and what a file
+//! says of itself is believed, unless it says two things.
+
+#[path = "common/case.rs"]
+mod case;
+#[path = "common/formula.rs"]
+mod formula;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use candle_core::{DType, Device, Result, Tensor};
+use case::{Case, json};
+use sconce_core::model::Family;
+use sconce_models::original::{Whole, published, single};
+use sconce_nn::weights::{WeightFiles, read_metadata, save};
+use sconce_sdk::Choice;
+use serde_json::{Value, json};
+
+/// A folder to work in, with a cache of its own.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn sconce(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sconce"));
+        command.current_dir(self.0.path()).args(arguments).env("SCONCE_CACHE", self.path("home"));
+        command.output().expect("the program starts")
+    }
+
+    #[track_caller]
+    fn good(&self, arguments: &[&str]) -> String {
+        let output = self.sconce(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[track_caller]
+    fn bad(&self, arguments: &[&str]) -> String {
+        let output = self.sconce(arguments);
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain name")
+}
+
+/// Every tensor of a folder's components, in its stored type.
+fn tensors(dir: &Path) -> BTreeMap<String, Tensor> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).expect("a folder").flatten() {
+        let files: Vec<PathBuf> =
+            std::fs::read_dir(entry.path()).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "safetensors")) {
+            let weights = WeightFiles::open(&[file]).expect("weights");
+            for key in weights.keys() {
+                let name = format!("{}/{key}", entry.file_name().to_string_lossy());
+                all.insert(name, weights.stored(key, &Device::Cpu).expect("a tensor"));
+            }
+        }
+    }
+    all
+}
+
+#[track_caller]
+fn same(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) {
+    assert!(
+        a.keys().eq(b.keys()),
+        "{:?}",
+        a.keys().filter(|k| !b.contains_key(*k)).chain(b.keys().filter(|k| !a.contains_key(*k))).collect::<Vec<_>>()
+    );
+    for (key, value) in a {
+        assert_eq!(value.dtype(), b[key].dtype(), "{key}");
+        assert_eq!(value.dims(), b[key].dims(), "{key}");
+        let bits = |t: &Tensor| sconce_nn::weights::bytes_of(t).expect("bytes");
+        assert!(bits(value) == bits(&b[key]), "{key} has changed");
+    }
+}
+
+fn components(name: &str) -> Vec<String> {
+    json(case::data(name, "keys.json")).as_object().expect("components").keys().cloned().collect()
+}
+
+#[test]
+fn a_model_comes_back_from_a_single_file_as_it_was() -> Result<()> {
+    for name in ["sd1-a", "sd1-c", "sd2-a", "sdxl-a", "sdxl-b", "sd3-a", "sd3-b", "sd3-c", "flux-a", "flux-b"] {
+        let place = Place::new();
+        let all = components(name);
+        let case = Case::new(name, &all.iter().map(String::as_str).collect::<Vec<_>>())?;
+        place.good(&["convert", text(case.path()), "whole.safetensors"]);
+        let mut back = vec!["convert".to_owned(), "whole.safetensors".into(), "back".into()];
+        for tokenizer in ["tokenizer", "tokenizer_2", "tokenizer_3"].iter().filter(|t| case.path().join(t).is_dir()) {
+            back.extend(["--file".into(), format!("{tokenizer}={}", text(&case.path().join(tokenizer)))]);
+        }
+        place.good(&back.iter().map(String::as_str).collect::<Vec<_>>());
+        same(&tensors(case.path()), &tensors(&place.path("back")));
+        for file in
+            ["scheduler/scheduler_config.json", "unet/config.json", "transformer/config.json", "vae/config.json"]
+        {
+            let (was, is) = (case.path().join(file), place.path("back").join(file));
+            assert_eq!(was.is_file(), is.is_file(), "{name}: {file}");
+            if was.is_file() {
+                assert_eq!(json(was), json(is), "{name}: {file}");
+            }
+        }
+        // And a second time, which is the same file to the byte.
+        place.good(&["convert", "back", "again.safetensors"]);
+        let read = |file: &str| std::fs::read(place.path(file)).expect("a file");
+        assert!(read("whole.safetensors") == read("again.safetensors"), "{name}");
+        let half = ["convert", "back", "half.safetensors", "--dtype", "f16"];
+        place.good(&half);
+        assert!(read("half.safetensors").len() * 10 < read("whole.safetensors").len() * 6, "{name}");
+    }
+    Ok(())
+}
+
+/// A safetensors file of these shapes in f16, whose values are a hole in the file.
+fn hollow(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) {
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (key, shape) in shapes {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        header.insert(key.clone(), json!({ "dtype": "F16", "shape": shape, "data_offsets": [start, end] }));
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut file = std::fs::File::create(path).expect("a file");
+    file.write_all(&(header.len() as u64).to_le_bytes()).expect("written");
+    file.write_all(&header).expect("written");
+    file.set_len(8 + header.len() as u64 + end as u64).expect("a hole");
+}
+
+/// The keys of the original code for published full-size models, from `tests/fixtures/single.py`.
+fn original_keys(model: &str) -> BTreeMap<String, Vec<usize>> {
+    let path = case::data("single", &format!("{model}.txt"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let line = |line: &str| {
+        let mut words = line.split(' ');
+        let (key, shape) = (words.next().expect("a key"), words.next().expect("a shape"));
+        let sides = shape.split(',').filter(|s| !s.is_empty()).map(|side| side.parse().expect("a side"));
+        (key.to_owned(), sides.collect())
+    };
+    text.lines().map(line).collect()
+}
+
+/// The lists were held against diffusers' own converters by `tests/fixtures/single.py`.
+#[test]
+fn the_keys_of_published_models_are_those_that_diffusers_reads() -> Result<()> {
+    for (name, model) in published() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |file: &str, json: &serde_json::Map<String, Value>| {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, Value::Object(json.clone()).to_string()).expect("a file");
+        };
+        write("model_index.json", &model.index);
+        write("scheduler/scheduler_config.json", &model.scheduler);
+        for (component, config) in &model.components {
+            write(&format!("{component}/config.json"), config);
+            // The published config is the fixture's, but for what says who wrote it.
+            let full = case::data("full", name).join(component).join("config.json");
+            if full.is_file() {
+                let full = json(full);
+                assert!(config.iter().all(|(field, value)| full[field] == *value), "{name}: {component}");
+            }
+        }
+        let family = Choice::<dyn Family>::named(&model.family).expect("a family");
+        assert!(family.detect(dir.path())?, "{name}");
+        let wholes = single(&model.family, &family.shapes(dir.path())?)?;
+        let line = |(key, whole): (&String, &Whole)| {
+            let sides: Vec<String> = whole.stored_shape().iter().map(usize::to_string).collect();
+            let rows: Vec<String> =
+                whole.rows.iter().map(|(component, name, _)| format!("{component}/{name}")).collect();
+            format!("{key} {} {:?} {}\n", sides.join(","), whole.form, rows.join(","))
+        };
+        let (list, path) = (wholes.iter().map(line).collect::<String>(), case::data("single", &format!("{name}.txt")));
+        if std::env::var_os("SCONCE_UPDATE_SNAPSHOTS").is_some() {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(&path, &list).expect("a list");
+        }
+        assert!(std::fs::read_to_string(&path).expect("a list") == list, "{name}: the keys have changed");
+    }
+    Ok(())
+}
+
+#[test]
+fn published_models_are_known_by_their_keys() {
+    let expected = [
+        ("sd15", "sd1", "epsilon"),
+        ("sdxl", "sdxl", "epsilon"),
+        ("sd3-medium", "sd3", "flow"),
+        ("sd35-medium", "sd3", "flow"),
+        ("sd35-large", "sd3", "flow"),
+        ("flux-dev", "flux", "flow"),
+        ("flux-schnell", "flux", "flow"),
+    ];
+    for (model, family, objective) in expected {
+        let place = Place::new();
+        hollow(&place.path("model.safetensors"), &original_keys(model));
+        let said: Value = serde_json::from_str(&place.good(&["inspect", "model.safetensors", "--json"])).expect("JSON");
+        assert_eq!(said["family"], family, "{model}");
+        assert_eq!(said["native"]["objective"]["type"], objective, "{model}");
+        for component in said["parameters"].as_object().expect("components").keys() {
+            let full = case::data("full", model).join(component).join("config.json");
+            assert!(!full.is_file() || json(full).is_object(), "{model}: {component}");
+        }
+    }
+}
+
+/// A small model of SDXL as a single file with more in it.
+fn marked(place: &Place, name: &str, markers: &[&str], header: &[(&str, &str)]) -> Result<()> {
+    let all = components("sdxl-a");
+    let case = Case::new("sdxl-a", &all.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let _ = std::fs::remove_file(place.path("made.safetensors"));
+    place.good(&["convert", text(case.path()), "made.safetensors"]);
+    let plain = WeightFiles::open(&[place.path("made.safetensors")])?;
+    let mut tensors: BTreeMap<String, Tensor> =
+        plain.keys().map(|k| Ok((k.to_owned(), plain.stored(k, &Device::Cpu)?))).collect::<Result<_>>()?;
+    for marker in markers {
+        tensors.insert((*marker).to_owned(), Tensor::zeros(0, DType::F32, &Device::Cpu)?);
+    }
+    let mut metadata = read_metadata(&place.path("made.safetensors"))?;
+    metadata.extend(header.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+    save(&place.path(name), &tensors, &metadata)
+}
+
+#[test]
+fn what_a_file_says_of_itself_is_believed_unless_it_says_two_things() -> Result<()> {
+    let place = Place::new();
+    marked(&place, "plain.safetensors", &[], &[])?;
+    let native = |file: &str| -> Value {
+        let said: Value = serde_json::from_str(&place.good(&["inspect", file, "--json"])).expect("JSON");
+        said["native"].clone()
+    };
+    marked(&place, "v.safetensors", &["v_pred", "ztsnr"], &[])?;
+    assert_eq!(native("v.safetensors")["objective"]["type"], "v");
+    assert_eq!(native("v.safetensors")["schedule"]["type"], "zero-terminal");
+    marked(&place, "spec.safetensors", &[], &[("modelspec.prediction_type", "v")])?;
+    assert_eq!(native("spec.safetensors")["objective"]["type"], "v");
+    marked(&place, "two.safetensors", &["v_pred"], &[("modelspec.prediction_type", "epsilon")])?;
+    let said = place.bad(&["inspect", "two.safetensors"]);
+    assert!(
+        said.contains("the tensor `v_pred` says v_prediction") && said.contains("modelspec.prediction_type"),
+        "{said}"
+    );
+    marked(&place, "edm.safetensors", &["edm_vpred.sigma_max"], &[])?;
+    assert!(place.bad(&["inspect", "edm.safetensors"]).contains("EDM"));
+    // And it goes on into what is written.
+    let tokenizers = Case::new("sdxl-a", &[])?;
+    let file = |name: &str| format!("{name}={}", text(&tokenizers.path().join(name)));
+    let (one, two) = (file("tokenizer"), file("tokenizer_2"));
+    place.good(&["convert", "v.safetensors", "folder", "--file", &one, "--file", &two]);
+    let scheduler = json(place.path("folder/scheduler/scheduler_config.json"));
+    assert_eq!(
+        (&scheduler["prediction_type"], &scheduler["rescale_betas_zero_snr"]),
+        (&json!("v_prediction"), &json!(true))
+    );
+    place.good(&["convert", "folder", "again.safetensors"]);
+    let again = WeightFiles::open(&[place.path("again.safetensors")])?;
+    assert!(again.info("v_pred").is_some() && again.info("ztsnr").is_some());
+    Ok(())
+}
+
+#[test]
+fn what_is_not_whole_is_refused_by_name() -> Result<()> {
+    let place = Place::new();
+    marked(&place, "plain.safetensors", &["model.diffusion_model.input_blocks.0.0.more"], &[])?;
+    let said = place.bad(&["inspect", "plain.safetensors"]);
+    assert!(said.contains("input_blocks.0.0.more") && said.contains("no place in `unet`"), "{said}");
+
+    let mut keys = original_keys("sd15");
+    keys.remove("model.diffusion_model.time_embed.0.weight");
+    hollow(&place.path("cut.safetensors"), &keys);
+    let said = place.bad(&["inspect", "cut.safetensors"]);
+    assert!(said.contains("`model.diffusion_model.time_embed.0.weight` is missing"), "{said}");
+
+    let mut keys = original_keys("sd15");
+    keys.insert("model.diffusion_model.input_blocks.0.0.weight".into(), vec![320, 9, 3, 3]);
+    hollow(&place.path("inpainting.safetensors"), &keys);
+    let said = place.bad(&["inspect", "inpainting.safetensors"]);
+    assert!(said.contains("9 channels") && said.contains("inpainting"), "{said}");
+
+    std::fs::write(place.path("model.ckpt"), b"PK").expect("a file");
+    let said = place.bad(&["sample", "--model", "model.ckpt", "--prompt", "a cat"]);
+    assert!(said.contains("is no model"), "{said}");
+    let said = place.bad(&["convert", "cut.safetensors", "cut.safetensors"]);
+    assert!(said.contains("is there already"), "{said}");
+    Ok(())
+}
