@@ -1,23 +1,30 @@
-//! `sconce convert`: a model from one layout into another.
+//! `sconce convert`: a model, or a LoRA, from one layout into another.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
+use sconce_core::adapter::AdapterLayout;
 use sconce_core::embedded::locate_model;
-use sconce_models::original::file;
-use sconce_nn::weights::read_metadata;
+use sconce_core::model::Family;
+use sconce_models::lora;
+use sconce_models::original::file::{self, Edit, as_it_is};
+use sconce_nn::weights::{read_metadata, save};
+use sconce_sdk::Choice;
 
 use super::args::{self, DtypeArg};
 use super::inspect::folder_metadata;
 use super::sample::component_file;
 use super::{Failure, print};
 
-/// Turn a model from one layout into another.
+/// Turn a model, or a LoRA, from one layout into another.
 ///
 /// Between a diffusers folder and a single file as ComfyUI, Forge and A1111 load it, both ways and exactly: no number
 /// changes unless --dtype asks for it. Tensors are read and written one by one, so that memory for the largest is enough.
 /// A single file says in its header, and by the markers that those programs read, what it predicts and on which schedule.
+///
+/// A LoRA is read in whichever layout it is (PEFT's, kohya's, ComfyUI's, OneTrainer's, SimpleTuner's, that of diffusers before
+/// PEFT, that of the first LoRA repository) and written as `peft` or `kohya`, for the model that --model names.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,19 +32,25 @@ Examples:
   sconce convert civitai.safetensors models/theirs
   sconce convert models/sdxl sdxl-f16.safetensors --dtype f16
   sconce convert flux1-dev.safetensors models/flux --file vae=ae.safetensors \\
-      --file text_encoder=clip_l.safetensors --file text_encoder_2=t5xxl_fp16.safetensors --file tokenizer_2=t5/tokenizer.json")]
+      --file text_encoder=clip_l.safetensors --file text_encoder_2=t5xxl_fp16.safetensors --file tokenizer_2=t5/tokenizer.json
+  sconce convert style.safetensors style-kohya.safetensors --model models/sdxl --to kohya")]
 pub struct Args {
-    /// A diffusers folder, or a single file.
+    /// A diffusers folder, a single file, or a LoRA file.
     #[arg(value_name = "IN")]
     from: String,
 
     /// What is written: a folder, or a file that ends in `.safetensors`. Must not be there yet.
     #[arg(value_name = "OUT")]
-    to: PathBuf,
+    out: PathBuf,
 
-    /// The layout to write. Default: by the name of OUT.
-    #[arg(long = "to", value_enum, value_name = "LAYOUT")]
-    layout: Option<Layout>,
+    /// The layout to write: `diffusers` or `single-file` for a model (default: by the name of OUT), `peft` or `kohya` for a
+    /// LoRA.
+    #[arg(long, value_name = "LAYOUT")]
+    to: Option<String>,
+
+    /// For a LoRA: the model that it is for, a folder or a single file. No weights of it are read.
+    #[arg(long, value_name = "DIR|FILE", requires = "to")]
+    model: Option<String>,
 
     /// The type to write. Default: as each tensor is stored.
     #[arg(long, value_enum, value_name = "TYPE")]
@@ -50,39 +63,101 @@ pub struct Args {
 }
 
 /// A model's layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Layout {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
     /// A folder with one sub-folder a component.
     Diffusers,
     /// One file, under the names of the original code.
     SingleFile,
 }
 
+impl Layout {
+    /// By the name of what is written.
+    pub(super) fn of(out: &Path) -> Self {
+        if out.extension().is_some_and(|e| e == "safetensors") { Self::SingleFile } else { Self::Diffusers }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
-    if args.to.exists() {
-        let failure = Failure::usage(format!("`{}` is there already", args.to.display()));
-        return Err(failure.help("give another name, or remove it first"));
-    }
+    absent(&args.out)?;
     let files = args.file.iter().cloned().collect();
+    let dtype = args.dtype.map(DType::from);
+    if let (Some(model), Some(layout)) = (&args.model, &args.to) {
+        let model = locate_model(model, &files, Path::new(".")).map_err(Failure::files)?;
+        let stores = args::family(&model)?.shapes(&model).map_err(Failure::files)?;
+        let layout: Choice<dyn AdapterLayout> = args::plugin(layout)?;
+        let from = Path::new(&args.from);
+        let found = lora::read(&stores, from).map_err(Failure::files)?;
+        let cast = |(key, t): (String, Tensor)| Ok((key, dtype.map_or(Ok(t.clone()), |dtype| t.to_dtype(dtype))?));
+        let tensors = layout.write(&stores, &found).map_err(Failure::files)?;
+        let tensors = tensors.into_iter().map(cast).collect::<candle_core::Result<_>>().map_err(Failure::files)?;
+        save(&args.out, &tensors, &header(from, from)).map_err(Failure::files)?;
+        return print(&format!("wrote {}, {} layers\n", args.out.display(), found.len()));
+    }
+    let layout = match args.to.as_deref() {
+        None => Layout::of(&args.out),
+        Some("diffusers") => Layout::Diffusers,
+        Some("single-file") => Layout::SingleFile,
+        Some(other) => {
+            let failure =
+                Failure::usage(format!("`{other}` is no layout of a model: there are diffusers and single-file"));
+            return Err(failure.help("for a LoRA, say which model it is for: --model DIR"));
+        }
+    };
     let from = locate_model(&args.from, &files, Path::new(".")).map_err(Failure::files)?;
     let family = args::family(&from)?;
-    let dtype = args.dtype.map(DType::from);
     let header = header(Path::new(&args.from), &from);
-    let named =
-        if args.to.extension().is_some_and(|e| e == "safetensors") { Layout::SingleFile } else { Layout::Diffusers };
-    match args.layout.unwrap_or(named) {
-        Layout::SingleFile => file::write(&from, &family, &args.to, dtype, &header).map_err(Failure::files)?,
+    written(&from, &family, &args.out, layout, dtype, &header, &as_it_is)?;
+    print(&format!("wrote {}\n", args.out.display()))
+}
+
+/// Refuses to write over something.
+fn absent(out: &Path) -> Result<(), Failure> {
+    match out.exists() {
+        true => {
+            let failure = Failure::usage(format!("`{}` is there already", out.display()));
+            Err(failure.help("give another name, or remove it first"))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Writes a model in a layout.
+pub(super) fn written(
+    from: &Path,
+    family: &Choice<dyn Family>,
+    out: &Path,
+    layout: Layout,
+    dtype: Option<DType>,
+    header: &BTreeMap<String, String>,
+    edit: Edit,
+) -> Result<(), Failure> {
+    absent(out)?;
+    match layout {
+        Layout::SingleFile => file::write(from, family, out, dtype, header, edit).map_err(Failure::files),
         Layout::Diffusers => {
-            let stores = family.shapes(&from).map_err(Failure::files)?;
-            file::write_diffusers(&from, &stores, &args.to, dtype, &header).map_err(Failure::files)?;
+            let stores = family.shapes(from).map_err(Failure::files)?;
+            let mut tmp = out.as_os_str().to_owned();
+            tmp.push(".tmp");
+            let tmp = PathBuf::from(tmp);
+            let _ = std::fs::remove_dir_all(&tmp);
+            let wrote = file::write_diffusers(from, &stores, &tmp, dtype, header, edit).map_err(Failure::files);
+            let moved = |()| {
+                let failed = |e| Failure::files(format!("{}: {e}", out.display()));
+                std::fs::rename(&tmp, out).map_err(failed)
+            };
+            let done = wrote.and_then(moved);
+            if done.is_err() {
+                let _ = std::fs::remove_dir_all(&tmp); // nothing half-written stays
+            }
+            done
         }
     }
-    print(&format!("wrote {}\n", args.to.display()))
 }
 
 /// What the model's own header says; not what only its layout is made of.
-fn header(given: &Path, folder: &Path) -> BTreeMap<String, String> {
+pub(super) fn header(given: &Path, folder: &Path) -> BTreeMap<String, String> {
     let mut header = match given.is_file() {
         true => read_metadata(given).unwrap_or_default(),
         false => folder_metadata(folder),

@@ -10,6 +10,7 @@ pub mod ema;
 pub mod failure;
 pub mod inspect;
 pub mod list;
+pub mod merge;
 pub mod plot;
 pub mod sample;
 pub mod schema;
@@ -70,8 +71,10 @@ enum Command {
     Show(show::Args),
     /// Say what a weight file or a model folder holds.
     Inspect(inspect::Args),
-    /// Turn a model from one layout into another.
+    /// Turn a model, or a LoRA, from one layout into another.
     Convert(convert::Args),
+    /// Merge LoRAs into a model.
+    Merge(merge::Args),
     /// Print the JSON Schema of recipes, for editors.
     Schema(schema::Args),
     /// Print the completion script of a shell.
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
     });

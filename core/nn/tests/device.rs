@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sconce_nn::checkpoint::{backward, checkpoint, on_big_stack};
 use sconce_nn::gradcheck::pseudo_random;
-use sconce_nn::kernels::open;
+use sconce_nn::kernels::{open, sum_of_squares};
 use sconce_nn::ops::{self, Conv, Mask};
 use sconce_nn::quant::{Format, Packed};
 use sconce_nn::rng::Stream;
@@ -76,7 +76,8 @@ fn cases() -> Vec<Case> {
         }));
     }
     for mask in [Mask::None, Mask::Causal] {
-        for (queries, keys) in [(70, 70), (33, 90)] {
+        // Rows of 264 and more that are whole packs of eight have kernels of their own.
+        for (queries, keys) in [(70, 70), (33, 90), (40, 264), (300, 1040)] {
             let packed: [&[usize]; 3] = [&[2, queries, 3 * 40], &[2, keys, 3 * 40], &[2, keys, 3 * 40]];
             all.push(case(format!("attention_heads {mask:?} {queries} {keys}"), &packed, move |x| {
                 ops::attention_heads(&x[0], &x[1], &x[2], 3, &mask)
@@ -153,6 +154,21 @@ fn packed_weights_unpack_to_the_same_numbers() -> Result<()> {
             let wide = |t: &Tensor| t.to_device(&Device::Cpu)?.to_dtype(DType::F64);
             let error = relative(&wide(&there)?, &wide(&here)?)?;
             assert!(error < most, "{format:?} {dtype:?}: {error}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn squares_are_summed_on_every_device() -> Result<()> {
+    for count in [1usize, 255, 4097, 300_000] {
+        let x = Stream::new(2, "gradient").normal(count, &Device::Cpu)?;
+        let want: f64 = x.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar()?;
+        for dtype in [DType::F32, DType::BF16] {
+            let there = x.to_dtype(dtype)?.to_device(&device())?;
+            let found = f64::from(sum_of_squares(&there)?.to_scalar::<f32>()?);
+            let most = if dtype == DType::F32 { 1e-5 } else { 2e-2 };
+            assert!((found / want - 1.0).abs() < most, "{count} {dtype:?}: {found}, not {want}");
         }
     }
     Ok(())

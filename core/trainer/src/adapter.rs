@@ -8,10 +8,8 @@ use candle_core::{Result, Tensor};
 use sconce_nn::layers::{LayerAdapter, Shape};
 use sconce_nn::rng::Stream;
 use sconce_nn::weights::WeightFiles;
-use sconce_nn::{Adapted, Param};
+use sconce_nn::{Adapted, Param, Store};
 use sconce_sdk::Kind;
-
-use crate::model::Model;
 
 /// An adapter on one layer: what runs, and what trains.
 pub struct Attached {
@@ -91,14 +89,15 @@ pub struct Saved {
     pub constants: BTreeMap<String, f64>,
 }
 
-/// A layout of adapter files: how layers and tensors are named.
+/// A layout of adapter files: how layers and tensors are named. The model's layers are told by its stores, with or without
+/// their values: the denoiser's, the autoencoder's, the text encoders'.
 pub trait AdapterLayout: Send + Sync {
     /// The file's tensors.
-    fn write(&self, model: &dyn Model, adapters: &[Saved]) -> Result<BTreeMap<String, Tensor>>;
+    fn write(&self, stores: &[Arc<Store>], adapters: &[Saved]) -> Result<BTreeMap<String, Tensor>>;
 
     /// What a file holds, or `None` if its keys are not of this layout. A key of this layout that fits no layer of the
     /// model is an error.
-    fn read(&self, model: &dyn Model, file: &WeightFiles) -> Result<Option<Vec<Saved>>>;
+    fn read(&self, stores: &[Arc<Store>], file: &WeightFiles) -> Result<Option<Vec<Saved>>>;
 }
 
 impl Kind for dyn AdapterLayout {

@@ -142,7 +142,7 @@ impl Model for FolderModel {
 
     fn single_file(&self, saved: &Path, to: &Path, metadata: &BTreeMap<String, String>) -> Result<()> {
         let family = Choice::<dyn Family>::named(&self.native.family).map_err(|e| Error::Msg(e.to_string()))?;
-        original::file::write(saved, &family, to, None, metadata)
+        original::file::write(saved, &family, to, None, metadata, &original::file::as_it_is)
     }
 }
 

@@ -4,14 +4,16 @@
 //! original layer whose rows are several of ours there is one addition, whose rank is the sum of theirs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor, bail};
 use sconce_core::adapter::{AdapterLayout, Saved};
-use sconce_core::model::Model;
+use sconce_nn::Store;
 use sconce_nn::layers::Shape;
 use sconce_nn::weights::{Form, WeightFiles};
 use sconce_sdk::prelude::*;
 
+use super::{ALPHA, DOWN, UP};
 use crate::original::{mmdit, unet};
 
 /// kohya's layout, which ComfyUI, Forge and A1111 load.
@@ -20,8 +22,8 @@ use crate::original::{mmdit, unet};
 pub struct Kohya {}
 
 impl AdapterLayout for Kohya {
-    fn write(&self, model: &dyn Model, adapters: &[Saved]) -> Result<BTreeMap<String, Tensor>> {
-        let names = Names::of(model);
+    fn write(&self, stores: &[Arc<Store>], adapters: &[Saved]) -> Result<BTreeMap<String, Tensor>> {
+        let names = Names::of(stores);
         let mut wholes: BTreeMap<&str, Vec<(&Saved, &Rows)>> = BTreeMap::new();
         for a in adapters {
             let Some((name, rows)) = names.written.get(&(a.component.clone(), a.path.clone())) else {
@@ -39,15 +41,10 @@ impl AdapterLayout for Kohya {
         Ok(out)
     }
 
-    fn read(&self, model: &dyn Model, file: &WeightFiles) -> Result<Option<Vec<Saved>>> {
-        let names = Names::of(model);
-        let parse = |key: &str| {
-            let name = |suffix: &str| key.strip_suffix(suffix).map(str::to_owned);
-            name(".lora_down.weight")
-                .map(|n| (n, DOWN))
-                .or_else(|| name(".lora_up.weight").map(|n| (n, UP)))
-                .or_else(|| name(".alpha").map(|n| (n, ALPHA)))
-        };
+    fn read(&self, stores: &[Arc<Store>], file: &WeightFiles) -> Result<Option<Vec<Saved>>> {
+        let names = Names::of(stores);
+        // A key that begins like none of these is of another layout, or of no adapter.
+        let parse = |key: &str| super::factor(key).filter(|(name, _)| BEGINS.iter().any(|b| name.starts_with(b)));
         let known = |name: &str| names.read.contains_key(name).then(|| (String::new(), name.to_owned()));
         let Some(wholes) = super::grouped(file, parse, known)? else { return Ok(None) };
         let mut found = Vec::new();
@@ -58,9 +55,8 @@ impl AdapterLayout for Kohya {
     }
 }
 
-const DOWN: &str = "lora_A.weight";
-const UP: &str = "lora_B.weight";
-const ALPHA: &str = "alpha";
+/// What layers' names begin with: kohya's, OneTrainer's, SimpleTuner's, ComfyUI's.
+const BEGINS: [&str; 5] = ["lora_unet_", "lora_te", "lora_transformer_", "lycoris_", "diffusion_model."];
 
 /// A layer by component and path.
 type Layer = (String, String);
@@ -82,10 +78,10 @@ struct Names {
 }
 
 impl Names {
-    fn of(model: &dyn Model) -> Self {
-        let encoders: Vec<String> = model.conditioner().stores().iter().map(|s| s.component().to_owned()).collect();
-        let layers = super::layers(model);
-        let paths: Vec<String> = model.backbone().store().layers().iter().map(|l| l.path().to_owned()).collect();
+    fn of(stores: &[Arc<Store>]) -> Self {
+        let encoders: Vec<&str> = stores.iter().skip(2).map(|s| s.component()).collect();
+        let layers = super::layers(stores);
+        let paths: Vec<String> = stores[0].layers().iter().map(|l| l.path().to_owned()).collect();
         let depth = unet::layers_per_block(&paths);
         let is_unet = paths.iter().any(|path| path.starts_with("down_blocks."));
         let sd3 = paths.iter().any(|path| path == "pos_embed.proj");
@@ -106,39 +102,51 @@ impl Names {
                 names.write(spell(&prefix, path), vec![(0, layer, outputs, Form::Same)]);
                 continue;
             }
-            let diffusers = spell("lora_unet", path);
-            if is_unet && encoders.len() > 1 {
-                // Both spellings of the UNet are read; the original is written.
-                let original = unet::original(path, depth, &paths).map(|path| spell("lora_unet", &path));
-                names.write(diffusers, vec![(0, layer.clone(), outputs, Form::Same)]);
-                original.into_iter().for_each(|name| names.write(name, vec![(0, layer.clone(), outputs, Form::Same)]));
-                continue;
+            let alone = vec![(0, layer.clone(), outputs, Form::Same)];
+            for prefix in ["lora_transformer", "lycoris"] {
+                names.read_as(spell(prefix, path), alone.clone());
             }
-            let original = if is_unet { None } else { mmdit::original(path, sd3, inputs, outputs) };
-            if let Some(original) = original {
-                let whole = originals.entry(spell("lora_unet", &original.name)).or_default();
-                whole.push((original.part, layer.clone(), outputs, original.form));
+            let original = match is_unet {
+                true => unet::original(path, depth, &paths).map(|name| (name, 0, Form::Same)),
+                false => mmdit::original(path, sd3, inputs, outputs).map(|o| (o.name, o.part, o.form)),
+            };
+            names.write(spell("lora_unet", path), alone);
+            if let Some((name, part, form)) = original {
+                originals.entry(name).or_default().push((part, layer, outputs, form));
             }
-            names.write(diffusers, vec![(0, layer, outputs, Form::Same)]);
         }
+        // Both spellings are read; the original is written, but for the UNets that kohya names as diffusers does.
+        let plain = is_unet && encoders.len() == 1;
         for (name, parts) in originals {
-            names.write(name, parts);
+            names.read_as(format!("diffusion_model.{name}"), parts.clone());
+            match plain {
+                true => names.read_as(spell("lora_unet", &name), parts),
+                false => names.write(spell("lora_unet", &name), parts),
+            }
         }
         names
     }
 
     /// A layer of the file, made of these of the model: place, layer, rows and their order. A later name of a layer is the
     /// one that is written.
-    fn write(&mut self, name: String, mut parts: Vec<(usize, Layer, usize, Form)>) {
+    fn write(&mut self, name: String, parts: Vec<(usize, Layer, usize, Form)>) {
+        self.read_as(name.clone(), parts);
+        for (layer, rows) in &self.read[&name] {
+            self.written.insert(layer.clone(), (name.clone(), rows.clone()));
+        }
+    }
+
+    /// The same, for reading alone.
+    fn read_as(&mut self, name: String, mut parts: Vec<(usize, Layer, usize, Form)>) {
         parts.sort();
         let of = parts.iter().map(|(_, _, count, _)| count).sum();
         let mut start = 0;
-        for (_, layer, count, form) in parts {
+        let row = |(_, layer, count, form)| {
             let rows = Rows { start, count, of, form };
             start += count;
-            self.written.insert(layer.clone(), (name.clone(), rows.clone()));
-            self.read.entry(name.clone()).or_default().push((layer, rows));
-        }
+            (layer, rows)
+        };
+        self.read.insert(name, parts.into_iter().map(row).collect());
     }
 }
 

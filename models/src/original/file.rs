@@ -290,6 +290,17 @@ fn write_json(path: &Path, json: &Map<String, Value>) -> Result<()> {
     write_atomic(path, |out| out.write_all(text.as_bytes()))
 }
 
+/// What becomes of a parameter on its way from one layout into another: component, name, value.
+pub type Edit<'a> = &'a dyn Fn(&str, &str, Tensor) -> Result<Tensor>;
+
+/// Nothing becomes of it.
+///
+/// # Errors
+/// Never.
+pub fn as_it_is(_: &str, _: &str, value: Tensor) -> Result<Tensor> {
+    Ok(value)
+}
+
 /// Writes a model folder as a single file, tensor by tensor, in `dtype` or as each is stored.
 ///
 /// # Errors
@@ -300,6 +311,7 @@ pub fn write(
     to: &Path,
     dtype: Option<DType>,
     metadata: &BTreeMap<String, String>,
+    edit: Edit,
 ) -> Result<()> {
     let stores = family.shapes(dir)?;
     let wholes = single(family.name(), &stores)?;
@@ -348,7 +360,7 @@ pub fn write(
             if value.dims() != shape {
                 bail!("{component}: `{name}` has shape {:?}, its config says {shape:?}", value.dims());
             }
-            value.to_dtype(dtype)
+            edit(component, name, value)?.to_dtype(dtype)
         };
         let rows = whole.rows.iter().map(row).collect::<Result<Vec<_>>>()?;
         whole.form.stored(&if rows.len() == 1 { rows[0].clone() } else { Tensor::cat(&rows, 0)? })
@@ -377,6 +389,7 @@ pub fn write_diffusers(
     to: &Path,
     dtype: Option<DType>,
     metadata: &BTreeMap<String, String>,
+    edit: Edit,
 ) -> Result<()> {
     for store in stores {
         let component = store.component();
@@ -395,7 +408,7 @@ pub fn write_diffusers(
         let file = to.join(component).join(format!("{stem}.safetensors"));
         save_each(&file, &plan, metadata, |name| {
             let dtype = plan[name].0;
-            sources[component].tensor(name, dtype, &Device::Cpu)?.to_dtype(dtype)
+            edit(component, name, sources[component].tensor(name, dtype, &Device::Cpu)?)?.to_dtype(dtype)
         })?;
         write_json(&to.join(component).join("config.json"), &diffusers::config(&dir.join(component))?)?;
     }

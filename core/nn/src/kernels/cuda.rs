@@ -44,6 +44,15 @@ fn device(x: &Tensor) -> Result<&CudaDevice> {
 
 /// Where the numbers of a contiguous tensor begin. They stay there until work that is queued before their release is done.
 fn pointer(x: &Tensor) -> Result<Arg> {
+    start(x).map(Arg::Pointer)
+}
+
+/// True if a tensor can be read and written eight numbers at a time, in units of 16 bytes.
+fn in_packs(x: &Tensor) -> Result<bool> {
+    Ok(x.is_contiguous() && x.elem_count() % 8 == 0 && start(x)? % 16 == 0)
+}
+
+fn start(x: &Tensor) -> Result<u64> {
     if !x.is_contiguous() {
         bail!("a kernel was given a view: {:?}", x.layout());
     }
@@ -61,7 +70,7 @@ fn pointer(x: &Tensor) -> Result<Arg> {
         CudaStorageSlice::U8(slice) => start!(slice),
         _ => bail!("a kernel was given a tensor of {:?}", x.dtype()),
     };
-    Ok(Arg::Pointer(start + (layout.start_offset() * x.dtype().size_in_bytes()) as u64))
+    Ok(start + (layout.start_offset() * x.dtype().size_in_bytes()) as u64)
 }
 
 fn maybe(x: Option<&Tensor>) -> Result<Arg> {
@@ -183,6 +192,17 @@ pub(crate) fn geglu_grad(x: &Tensor, dy: &Tensor) -> Maybe<Tensor> {
     Ok(Some(dx))
 }
 
+/// The threads that hold a row of this width, eight numbers each; `None` where they cannot.
+fn holders(width: usize, rows: &[&Tensor]) -> Result<Option<u32>> {
+    let whole = width % 8 == 0 && (256..=8192).contains(&width);
+    for row in rows {
+        if !whole || !in_packs(row)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some((width / 8).next_multiple_of(32) as u32))
+}
+
 pub(crate) fn softmax(x: &Tensor, sees: Sees) -> Maybe<Tensor> {
     let Some(of) = suffix(x) else { return Ok(None) };
     let (x, width) = (x.contiguous()?, x.dims()[x.rank() - 1]);
@@ -193,6 +213,10 @@ pub(crate) fn softmax(x: &Tensor, sees: Sees) -> Maybe<Tensor> {
     };
     let args = [pointer(&y)?, pointer(&x)?, word(width), Arg::Int(causal), word(rows), word(first)];
     let rows = (x.elem_count() / width) as u32;
+    if let (Sees::All, Some(threads)) = (sees, holders(width, &[&x, &y])?) {
+        launch(&format!("softmax_forward_held_{of}"), &x, [rows, 1], [threads, 1], &args[..3])?;
+        return Ok(Some(y));
+    }
     launch(&format!("softmax_forward_{of}"), &x, [rows, 1], [threads(width), 1], &args)?;
     Ok(Some(y))
 }
@@ -203,6 +227,10 @@ pub(crate) fn softmax_grad(p: &Tensor, dp: &Tensor, scale: f64) -> Maybe<Tensor>
     let dx = empty(p.shape(), p.dtype(), &p)?;
     let args = [pointer(&dx)?, pointer(&p)?, pointer(&dp)?, word(width), Arg::Float(scale as f32)];
     let rows = (p.elem_count() / width) as u32;
+    if let Some(threads) = holders(width, &[&p, &dp, &dx])? {
+        launch(&format!("softmax_backward_held_{of}"), &p, [rows, 1], [threads, 1], &args)?;
+        return Ok(Some(dx));
+    }
     launch(&format!("softmax_backward_{of}"), &p, [rows, 1], [threads(width), 1], &args)?;
     Ok(Some(dx))
 }
@@ -337,6 +365,44 @@ pub(crate) fn add_bias(y: &Tensor, bias: &Tensor, spatial: usize) -> Result<bool
     let args = [pointer(y)?, pointer(&bias)?, word(bias.elem_count()), word(spatial), long(n)];
     each(&format!("add_bias_{of}"), y, n, &args)?;
     Ok(true)
+}
+
+/// Adds `x` to a result that nothing else holds. True if it did.
+pub(crate) fn add_onto(y: &Tensor, x: &Tensor) -> Result<bool> {
+    let Some(of) = suffix(y).filter(|_| x.dtype() == y.dtype() && x.dims() == y.dims()) else { return Ok(false) };
+    if !in_packs(y)? || !in_packs(x)? {
+        return Ok(false);
+    }
+    let packs = y.elem_count() / 8;
+    each(&format!("add_onto_{of}"), y, packs, &[pointer(y)?, pointer(x)?, long(packs)])?;
+    Ok(true)
+}
+
+/// `B A C D` to `B C A D`, contiguous.
+pub(crate) fn swapped(x: &Tensor) -> Maybe<Tensor> {
+    let Some(_) = suffix(x) else { return Ok(None) };
+    let (b, a, c, d) = x.dims4()?;
+    let bytes = d * x.dtype().size_in_bytes();
+    let x = x.contiguous()?;
+    if bytes % 16 != 0 || start(&x)? % 16 != 0 {
+        return Ok(None);
+    }
+    let (y, width) = (empty((b, c, a, d), x.dtype(), &x)?, bytes / 16);
+    let n = b * a * c * width;
+    each("swapped", &x, n, &[pointer(&y)?, pointer(&x)?, word(a), word(c), word(width), long(n)])?;
+    Ok(Some(y))
+}
+
+/// The sum of the squares of all numbers, a scalar in f32.
+pub(crate) fn square_sum(x: &Tensor) -> Maybe<Tensor> {
+    let Some(of) = suffix(x) else { return Ok(None) };
+    let (x, n) = (x.detach().contiguous()?, x.elem_count());
+    let blocks = n.div_ceil(16 * THREADS as usize).clamp(1, 1024);
+    let (parts, sum) = (empty(blocks, DType::F32, &x)?, empty((), DType::F32, &x)?);
+    let args = [pointer(&parts)?, pointer(&x)?, long(n)];
+    launch(&format!("squares_{of}"), &x, [blocks as u32, 1], [THREADS, 1], &args)?;
+    launch("total", &x, [1, 1], [THREADS, 1], &[pointer(&sum)?, pointer(&parts)?, word(blocks)])?;
+    Ok(Some(sum))
 }
 
 pub(crate) fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor, turn: f64) -> Maybe<Tensor> {

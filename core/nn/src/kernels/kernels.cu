@@ -99,6 +99,70 @@ template <class T> __device__ void softmax_backward(T* dx, const T* p, const T* 
   for (u32 i = threadIdx.x; i < width; i += blockDim.x) dx[at + i] = down<T>(scale * up(p[at + i]) * (up(dp[at + i]) - along.x));
 }
 
+// The same where a thread can hold its eight numbers of the row: each is read once. Rows are whole packs.
+template <class T> struct __align__(16) pack { T at[8]; };
+template <class T> __device__ __forceinline__ void load(float* v, const T* x) {
+  pack<T> p = *(const pack<T>*)x;
+  for (int i = 0; i < 8; i++) v[i] = up(p.at[i]);
+}
+template <class T> __device__ __forceinline__ void store(T* y, const float* v) {
+  pack<T> p;
+  for (int i = 0; i < 8; i++) p.at[i] = down<T>(v[i]);
+  *(pack<T>*)y = p;
+}
+template <class T> __device__ void softmax_forward_held(T* y, const T* x, u32 width) {
+  u64 at = (u64)blockIdx.x * width + 8 * threadIdx.x;
+  bool mine = 8 * threadIdx.x < width;
+  float v[8], most = __int_as_float(0xff800000);
+  if (mine) { load(v, x + at); for (int i = 0; i < 8; i++) most = fmaxf(most, v[i]); }
+  most = block_max(most);
+  float2 sum = make_float2(0.f, 0.f);
+  if (mine) for (int i = 0; i < 8; i++) { v[i] = expf(v[i] - most); sum.x += v[i]; }
+  float over = 1.f / block_sum(sum).x;
+  if (mine) { for (int i = 0; i < 8; i++) v[i] *= over; store(y + at, v); }
+}
+template <class T> __device__ void softmax_backward_held(T* dx, const T* p, const T* dp, u32 width, float scale) {
+  u64 at = (u64)blockIdx.x * width + 8 * threadIdx.x;
+  bool mine = 8 * threadIdx.x < width;
+  float v[8], d[8];
+  float2 along = make_float2(0.f, 0.f);
+  if (mine) { load(v, p + at); load(d, dp + at); for (int i = 0; i < 8; i++) along.x += v[i] * d[i]; }
+  along = block_sum(along);
+  if (mine) { for (int i = 0; i < 8; i++) v[i] = scale * v[i] * (d[i] - along.x); store(dx + at, v); }
+}
+
+// ---- y += x, eight numbers a thread ----
+template <class T> __device__ void add_onto(T* y, const T* x, u64 packs) {
+  EACH(i, packs) {
+    float a[8], b[8];
+    load(a, y + 8 * i); load(b, x + 8 * i);
+    for (int j = 0; j < 8; j++) a[j] += b[j];
+    store(y + 8 * i, a);
+  }
+}
+// ---- B A C D to B C A D, in units of 16 bytes, `width` of them in D ----
+struct __align__(16) unit { u32 bits[4]; };
+extern "C" __global__ void swapped(unit* y, const unit* x, u32 a, u32 c, u32 width, u64 n) {
+  EACH(i, n) {
+    u64 row = i / width;
+    u64 ia = row % a, ic = row / a % c, ib = row / a / c;
+    y[i] = x[((ib * a + ia) * c + ic) * width + i % width];
+  }
+}
+// ---- sums of squares: one number a block, then the sum of those ----
+template <class T> __device__ void squares(float* out, const T* x, u64 n) {
+  float2 sum = make_float2(0.f, 0.f);
+  EACH(i, n) { float v = up(x[i]); sum.x += v * v; }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) out[blockIdx.x] = sum.x;
+}
+extern "C" __global__ void total(float* out, const float* x, u32 n) {
+  float2 sum = make_float2(0.f, 0.f);
+  for (u32 i = threadIdx.x; i < n; i += blockDim.x) sum.x += x[i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) out[0] = sum.x;
+}
+
 // ---- norms. A slab is a row of D numbers, or a group's channels of one sample; stats: mean and reciprocal deviation ----
 __device__ float affine(float n, const float* w, const float* b, u32 channel) { return (w ? n * w[channel] : n) + (b ? b[channel] : 0.f); }
 template <class T> __device__ float2 statistics(const T* x, u32 size, float eps, int centred) {
@@ -225,6 +289,10 @@ template <class T> __device__ void unpack(T* y, const u8* codes, const f16* scal
   extern "C" __global__ void geglu_backward_##S(T* dx, const T* x, const T* dy, u32 width, u64 n) { geglu_backward<T>(dx, x, dy, width, n); } \
   extern "C" __global__ void softmax_forward_##S(T* y, const T* x, u32 width, int causal, u32 rows, u32 first) { softmax_forward<T>(y, x, width, causal, rows, first); } \
   extern "C" __global__ void softmax_backward_##S(T* dx, const T* p, const T* dp, u32 width, float scale) { softmax_backward<T>(dx, p, dp, width, scale); } \
+  extern "C" __global__ void softmax_forward_held_##S(T* y, const T* x, u32 width) { softmax_forward_held<T>(y, x, width); } \
+  extern "C" __global__ void softmax_backward_held_##S(T* dx, const T* p, const T* dp, u32 width, float scale) { softmax_backward_held<T>(dx, p, dp, width, scale); } \
+  extern "C" __global__ void add_onto_##S(T* y, const T* x, u64 packs) { add_onto<T>(y, x, packs); } \
+  extern "C" __global__ void squares_##S(float* out, const T* x, u64 n) { squares<T>(out, x, n); } \
   extern "C" __global__ void norm_forward_##S(T* y, float2* stats, const T* x, const float* w, const float* b, u32 size, u32 spatial, u32 slabs, float eps, int centred, int silu) { norm_forward<T>(y, stats, x, w, b, size, spatial, slabs, eps, centred, silu); } \
   extern "C" __global__ void norm_backward_##S(T* dx, const T* x, const T* dy, const float2* stats, const float* w, const float* b, u32 size, u32 spatial, u32 slabs, int centred, int silu) { norm_backward<T>(dx, x, dy, stats, w, b, size, spatial, slabs, centred, silu); } \
   extern "C" __global__ void row_norm_params_##S(float* dw, float* db, const T* x, const T* dy, const float2* stats, u32 rows, u32 width) { row_norm_params<T>(dw, db, x, dy, stats, rows, width); } \

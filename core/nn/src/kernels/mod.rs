@@ -6,7 +6,7 @@ mod cuda;
 #[cfg(not(feature = "cuda"))]
 mod none;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::*;
@@ -93,6 +93,18 @@ pub fn open(name: &str) -> Result<Device> {
         None if name == "cpu" => Ok(Device::Cpu),
         Some(Ok(index)) => open_cuda(index),
         _ => bail!("{name:?} names no device: expected `cpu` or `cuda:0`"),
+    }
+}
+
+/// The sum of the squares of all numbers of a tensor on a GPU, a scalar in f32 that stays there; composed of candle's operations
+/// where there is no kernel.
+///
+/// # Errors
+/// If the tensor is not of a floating type.
+pub fn sum_of_squares(x: &Tensor) -> Result<Tensor> {
+    match square_sum(x)? {
+        Some(sum) => Ok(sum),
+        None => x.detach().to_dtype(DType::F32)?.sqr()?.sum_all(),
     }
 }
 

@@ -59,6 +59,15 @@ pub(crate) fn summed(_: &Tensor, _: Option<&Tensor>) -> Maybe<Tensor> {
 pub(crate) fn add_bias(_: &Tensor, _: &Tensor, _: usize) -> Result<bool> {
     Ok(false)
 }
+pub(crate) fn add_onto(_: &Tensor, _: &Tensor) -> Result<bool> {
+    Ok(false)
+}
+pub(crate) fn swapped(_: &Tensor) -> Maybe<Tensor> {
+    Ok(None)
+}
+pub(crate) fn square_sum(_: &Tensor) -> Maybe<Tensor> {
+    Ok(None)
+}
 pub(crate) fn rotary(_: &Tensor, _: &Tensor, _: &Tensor, _: f64) -> Maybe<Tensor> {
     Ok(None)
 }

@@ -10,6 +10,7 @@ use super::widen::{narrow, numbers, numbers_from, widen};
 use crate::cpu::attention::{self as kernel, Rows, Saved, Sizes, Strides, Tile};
 use crate::cpu::elementwise::Float;
 use crate::function::{cpu_tensor, function_of_output};
+use crate::kernels;
 
 pub use crate::cpu::attention::Mask;
 
@@ -129,7 +130,13 @@ impl Attention {
         let length = t.dim(t.rank() - 2)?;
         let split = match self.layout {
             Layout::Split => t.clone(),
-            Layout::Packed => t.reshape((self.batch, length, self.heads, self.width))?.transpose(1, 2)?,
+            Layout::Packed => {
+                let side_by_side = t.reshape((self.batch, length, self.heads, self.width))?;
+                match kernels::swapped(&side_by_side)? {
+                    Some(split) => split,
+                    None => side_by_side.transpose(1, 2)?,
+                }
+            }
         };
         split.contiguous()?.reshape((self.batch * self.heads, length, self.width))
     }
@@ -140,7 +147,10 @@ impl Attention {
         let split = t.reshape((self.batch, self.heads, length, self.width))?;
         match self.layout {
             Layout::Split => Ok(split),
-            Layout::Packed => split.transpose(1, 2)?.contiguous()?.reshape(self.shape(length)),
+            Layout::Packed => match kernels::swapped(&split)? {
+                Some(side_by_side) => side_by_side.reshape(self.shape(length)),
+                None => split.transpose(1, 2)?.contiguous()?.reshape(self.shape(length)),
+            },
         }
     }
 
@@ -148,7 +158,8 @@ impl Attention {
         let Sizes { mask, scale, .. } = self.sizes();
         let batched = move |kept: &[Tensor; 3]| -> Result<device::Attention> {
             let [q, k, v] = kept;
-            Ok(device::Attention { q: self.batched(q)?, k: self.batched(k)?, v: self.batched(v)?, mask, scale })
+            let [q, k, v] = [self.batched(q)?, self.batched(k)?, self.batched(v)?];
+            Ok(device::Attention { q, k, v, mask, scale, scores: device::SCORES })
         };
         let out = self.unbatched(&batched(&kept)?.forward()?)?;
         function_of_output("attention", &inputs, out, move |out, dy| {
@@ -344,6 +355,24 @@ mod tests {
             let shape = Attention { batch: 2, heads: 2, queries: 33, keys: 40, width: 16, mask, layout: Layout::Split };
             let got = run(&x, |[q, k, v]| shape.on_device([q, k, v], [q.detach(), k.detach(), v.detach()]));
             agree(&got, &want, 1e-12, "device");
+        }
+    }
+
+    #[test]
+    fn the_device_composition_goes_by_heads_and_by_queries() {
+        let [q, k, v] = inputs(1, 6, 33, 40, 16).map(|x| x.squeeze(0).unwrap());
+        let dy = pseudo_random(&[6, 33, 16], 4).unwrap();
+        let run = |mask, scores| {
+            let a = device::Attention { q: q.clone(), k: k.clone(), v: v.clone(), mask, scale: 0.25, scores };
+            let out = a.forward().unwrap();
+            let grads = a.backward(&out, &dy).unwrap();
+            [vec![out], grads.to_vec()].concat()
+        };
+        for mask in [Mask::None, Mask::Causal] {
+            let whole = run(mask, 1 << 20);
+            for scores in [4 * 33 * 40, 33 * 40, 20 * 40, 1] {
+                agree(&run(mask, scores), &whole, 1e-12, &format!("{mask:?} {scores}"));
+            }
         }
     }
 

@@ -134,24 +134,38 @@ pub(super) fn normalise_grad(n: &Tensor, rstd: &Tensor, g: &Tensor, centred: boo
     dx.broadcast_mul(rstd)
 }
 
-/// Attention over `N L D`, some queries at a time, so that no matrix of all scores exists; the backward pass makes the
-/// probabilities again in the same chunks. Scores and probabilities are in the compute type, products in the model's.
+/// Attention over `N L D`, some heads at a time, or some queries of one, so that no matrix of all scores exists; the
+/// backward pass makes the probabilities again in the same chunks. Products are in the model's type.
 pub(super) struct Attention {
     pub q: Tensor,
     pub k: Tensor,
     pub v: Tensor,
     pub mask: Mask,
     pub scale: f64,
+    /// Scores that exist at once.
+    pub scores: usize,
 }
 
-/// Scores that exist at once.
-const SCORES: usize = 1 << 26;
+/// Scores that exist at once, where a card is large enough to train at all.
+pub(super) const SCORES: usize = 1 << 26;
 
 impl Attention {
+    /// Groups of heads: each its own attention.
+    fn groups(&self) -> Result<Vec<Self>> {
+        let (heads, queries, _) = self.q.dims3()?;
+        let step = (self.scores / (queries * self.k.dim(1)?)).clamp(1, heads);
+        let group = |first| -> Result<Self> {
+            let some = |t: &Tensor| t.narrow(0, first, step.min(heads - first));
+            let Self { mask, scale, scores, .. } = *self;
+            Ok(Self { q: some(&self.q)?, k: some(&self.k)?, v: some(&self.v)?, mask, scale, scores })
+        };
+        (0..heads).step_by(step).map(group).collect()
+    }
+
     /// The chunks of queries: (first, length).
     fn chunks(&self) -> Result<Vec<(usize, usize)>> {
-        let (batch, queries, _) = self.q.dims3()?;
-        let step = (SCORES / (batch * self.k.dim(1)?)).clamp(16, queries.max(16));
+        let (heads, queries, _) = self.q.dims3()?;
+        let step = (self.scores / (heads * self.k.dim(1)?)).clamp(16, queries.max(16));
         Ok((0..queries).step_by(step).map(|first| (first, step.min(queries - first))).collect())
     }
 
@@ -180,15 +194,31 @@ impl Attention {
     }
 
     pub fn forward(&self) -> Result<Tensor> {
+        joined(&self.groups()?.iter().map(Self::group_forward).collect::<Result<Vec<_>>>()?, 0)
+    }
+
+    fn group_forward(&self) -> Result<Tensor> {
         let out = self
             .chunks()?
             .into_iter()
             .map(|(first, length)| self.probabilities(first, length)?.to_dtype(self.v.dtype())?.matmul(&self.v));
-        joined(&out.collect::<Result<Vec<_>>>()?)
+        joined(&out.collect::<Result<Vec<_>>>()?, 1)
     }
 
     /// The gradients of q, k and v.
     pub fn backward(&self, out: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
+        let (mut all, mut first) = ([const { Vec::new() }; 3], 0);
+        for group in self.groups()? {
+            let heads = group.q.dim(0)?;
+            let grads = group.group_backward(&out.narrow(0, first, heads)?, &grad.narrow(0, first, heads)?)?;
+            all.iter_mut().zip(grads).for_each(|(all, grad)| all.push(grad));
+            first += heads;
+        }
+        let [dq, dk, dv] = all;
+        Ok([joined(&dq, 0)?, joined(&dk, 0)?, joined(&dv, 0)?])
+    }
+
+    fn group_backward(&self, out: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
         let (wide, dtype) = (self.wide(), self.q.dtype());
         let mut dq = Vec::new();
         let (mut dk, mut dv) = (None, None);
@@ -210,15 +240,15 @@ impl Attention {
             dq.push(ds.matmul(&self.k)?);
         }
         let whole = |sum: Option<Tensor>| sum.expect("there is a chunk, since there are queries").to_dtype(dtype);
-        Ok([joined(&dq)?, whole(dk)?, whole(dv)?])
+        Ok([joined(&dq, 1)?, whole(dk)?, whole(dv)?])
     }
 }
 
-/// Chunks of queries one after the other.
-fn joined(chunks: &[Tensor]) -> Result<Tensor> {
-    match chunks {
+/// Parts one after the other, in a dimension.
+fn joined(parts: &[Tensor], dim: usize) -> Result<Tensor> {
+    match parts {
         [one] => Ok(one.clone()),
-        all => Tensor::cat(all, 1),
+        all => Tensor::cat(all, dim),
     }
 }
 

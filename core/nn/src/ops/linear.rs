@@ -50,7 +50,13 @@ pub fn linear_onto(base: &Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor>
             gemm([m, o, i], T::ONE, left, right, Init::Keep, Out::new(&mut y, o));
             narrow(y, &dims, base.dtype())?
         }),
-        false => (base.detach() + device_forward(&x.detach().to_dtype(base.dtype())?, weight, None)?)?.into(),
+        false => {
+            let product = device_forward(&x.detach().to_dtype(base.dtype())?, weight, None)?;
+            match kernels::add_onto(&product, &base.detach())? {
+                true => product.into(),
+                false => (base.detach() + product)?.into(),
+            }
+        }
     };
     let (kept_x, kept_weight) = (trains(weight).then(|| x.detach()), trains(x).then(|| weight.detach()));
     let (x_dims, types) = (x.dims().to_vec(), [base.dtype(), x.dtype(), weight.dtype()]);

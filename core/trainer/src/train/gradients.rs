@@ -3,6 +3,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
+use sconce_nn::kernels::sum_of_squares;
 
 use crate::optimizer::Trained;
 
@@ -34,7 +35,7 @@ impl Gradients {
         let (here, there): (Vec<_>, Vec<_>) = self.0.iter().flatten().partition(|grad| grad.device().is_cpu());
         let mut squares = here.into_iter().map(square_sum).collect::<Result<Vec<f64>>>()?;
         if !there.is_empty() {
-            let sums = there.into_iter().map(|grad| grad.to_dtype(DType::F32)?.sqr()?.sum_all());
+            let sums = there.into_iter().map(sum_of_squares);
             let sums = Tensor::stack(&sums.collect::<Result<Vec<_>>>()?, 0)?.to_vec1::<f32>()?;
             squares.extend(sums.into_iter().map(f64::from));
         }
@@ -55,7 +56,7 @@ impl Gradients {
 /// The sum of squares, in chunks of fixed size so that the result does not depend on the number of threads.
 pub fn square_sum(grad: &Tensor) -> Result<f64> {
     if !grad.device().is_cpu() {
-        return Ok(f64::from(grad.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()?));
+        return Ok(f64::from(sum_of_squares(grad)?.to_scalar::<f32>()?));
     }
     let flat = grad.to_dtype(DType::F32)?.contiguous()?.flatten_all()?;
     let (storage, layout) = flat.storage_and_layout();

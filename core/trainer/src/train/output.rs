@@ -128,7 +128,7 @@ pub(super) fn write(
         let path = out.join(format!("{name}-{}.safetensors", layout.name()));
         let cast = |(key, t): (String, Tensor)| Ok((key, t.to_dtype(dtype)?));
         let tensors: BTreeMap<String, Tensor> =
-            layout.write(job.model, adapters)?.into_iter().map(cast).collect::<Result<_>>()?;
+            layout.write(&job.model.stores(), adapters)?.into_iter().map(cast).collect::<Result<_>>()?;
         sconce_nn::weights::save(&path, &tensors, &header(Some(name)))?;
         Ok(path)
     };
