@@ -219,6 +219,35 @@ fn published_models_are_known_by_their_keys() {
     }
 }
 
+/// The quickstart's model goes in as a file, and what is trained comes out as one.
+#[test]
+fn a_run_reads_and_writes_single_files() -> Result<()> {
+    let place = Place::new();
+    let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart/model");
+    place.good(&["convert", text(&quickstart), "one.safetensors"]);
+    let tokenizer = |name: &str| format!("model.files.{name}='{}'", text(&quickstart.join(name)));
+    let (one, two) = (tokenizer("tokenizer"), tokenizer("tokenizer_2"));
+    let layouts = "output.model_layouts=[\"single-file\", \"diffusers\"]";
+    let mut words = vec!["train", "quickstart", "--out", "run"];
+    for field in
+        ["model.path=one.safetensors", &one, &two, "train.images=16", "preview=false", "validation=false", layouts]
+    {
+        words.extend(["--set", field]);
+    }
+    place.good(&words);
+    place.good(&["convert", "run/model", "again.safetensors"]);
+    let [file, folder] = ["run/model.safetensors", "again.safetensors"].map(|f| WeightFiles::open(&[place.path(f)]));
+    let (file, folder) = (file?, folder?);
+    assert!(file.keys().eq(folder.keys()) && file.info("v_pred").is_some() && file.info("ztsnr").is_some());
+    for key in file.keys() {
+        let bits = |from: &WeightFiles| sconce_nn::weights::bytes_of(&from.stored(key, &Device::Cpu)?);
+        assert!(bits(&file)? == bits(&folder)?, "{key}");
+    }
+    let metadata = read_metadata(&place.path("run/model.safetensors"))?;
+    assert!(metadata["sconce.recipe"].contains("one.safetensors") && metadata["modelspec.prediction_type"] == "v");
+    Ok(())
+}
+
 /// A small model of SDXL as a single file with more in it.
 fn marked(place: &Place, name: &str, markers: &[&str], header: &[(&str, &str)]) -> Result<()> {
     let all = components("sdxl-a");
@@ -292,8 +321,27 @@ fn what_is_not_whole_is_refused_by_name() -> Result<()> {
     let said = place.bad(&["inspect", "inpainting.safetensors"]);
     assert!(said.contains("9 channels") && said.contains("inpainting"), "{said}");
 
-    std::fs::write(place.path("model.ckpt"), b"PK").expect("a file");
-    let said = place.bad(&["sample", "--model", "model.ckpt", "--prompt", "a cat"]);
+    // A denoiser by itself, as FLUX.1 was published: the rest is named.
+    let keys = original_keys("flux-dev");
+    let part = |prefix: &str| -> BTreeMap<String, Vec<usize>> {
+        keys.iter().filter_map(|(k, s)| Some((k.strip_prefix(prefix)?.to_owned(), s.clone()))).collect()
+    };
+    hollow(&place.path("bare.safetensors"), &part("model.diffusion_model."));
+    let said = place.bad(&["inspect", "bare.safetensors"]);
+    assert!(said.contains("holds no autoencoder") && said.contains("model.files.vae"), "{said}");
+    for (name, prefix) in [("vae", "vae."), ("clip", "text_encoders.clip_l.transformer.")] {
+        hollow(&place.path(&format!("{name}.safetensors")), &part(prefix));
+    }
+    let named = ["--file", "vae=vae.safetensors", "--file", "text_encoder=clip.safetensors"];
+    let sample = ["sample", "--model", "bare.safetensors", "--prompt", "a cat"];
+    let said = place.bad(&[&sample[..], &named].concat());
+    assert!(said.contains("text_encoder_2") && said.contains("--without"), "{said}");
+    let wrong = ["--file", "vae=clip.safetensors"];
+    let said = place.bad(&[&sample[..], &wrong].concat());
+    assert!(said.contains("the component `vae` is not whole"), "{said}");
+
+    std::fs::write(place.path("model.gguf"), b"GGUF").expect("a file");
+    let said = place.bad(&["sample", "--model", "model.gguf", "--prompt", "a cat"]);
     assert!(said.contains("is no model"), "{said}");
     let said = place.bad(&["convert", "cut.safetensors", "cut.safetensors"]);
     assert!(said.contains("is there already"), "{said}");

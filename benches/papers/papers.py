@@ -27,6 +27,7 @@ GAP = 2  # pixels between the pictures of a sheet
 NOTHING = HERE / "from-nothing.toml"
 CONVERT = HERE / "convert.toml"
 AT_ONCE = "model.convert.over_images=0"
+GENTLY = "optimizer.lr=5e-5"
 FLOW = ["schedule={type='rectified-flow'}", "objective={type='flow'}"]
 ZERO = ["schedule={type='zero-terminal',of={type='scaled-linear'}}", "objective={type='v'}"]
 
@@ -58,6 +59,15 @@ COMPARISONS = {
             "flow, at once": [*FLOW, AT_ONCE],
             "flow, mapped": [*FLOW, "model.convert=true"],
             "flow, fading": [*FLOW, "model.convert.over_images={half}"],
+        },
+    ),
+    "convert-gently": (
+        "The same at a tenth of the rate",
+        CONVERT,
+        {
+            "flow, at once, gently": [*FLOW, AT_ONCE, GENTLY],
+            "flow, mapped, gently": [*FLOW, "model.convert=true", GENTLY],
+            "flow, fading, gently": [*FLOW, "model.convert.over_images={half}", GENTLY],
         },
     ),
     "convert-to-zero-terminal": (

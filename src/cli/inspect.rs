@@ -29,7 +29,7 @@ Examples:
   sconce inspect runs/my/peft.safetensors --recipe > again.toml
   sconce inspect style.safetensors --json | jq '.tensors'")]
 pub struct Args {
-    /// A safetensors file, or a diffusers folder.
+    /// A safetensors file, an old `.ckpt`, or a diffusers folder.
     #[arg(value_name = "FILE|DIR")]
     path: PathBuf,
 
@@ -48,6 +48,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if !path.exists() {
         return Err(Failure::files(format!("there is no `{}`", path.display())));
     }
+    let unpickled;
+    let path = match path.extension().and_then(|e| e.to_str()) {
+        Some("ckpt" | "pt" | "pth") => {
+            unpickled = sconce_models::original::pickle::unpickled(path).map_err(Failure::files)?;
+            &unpickled
+        }
+        _ => path,
+    };
     let holds = if path.is_dir() { folder(path, path)? } else { file(path)? };
     if args.recipe {
         return match holds.get("metadata").and_then(|m| m.get(RECIPE)).and_then(Value::as_str) {

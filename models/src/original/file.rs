@@ -92,20 +92,24 @@ pub fn prepare(path: &Path, others: &BTreeMap<String, PathBuf>) -> Result<PathBu
             names.join(", ")
         );
     }
-    let modified = |p: &Path| {
-        let meta = std::fs::metadata(p).map_err(|e| Error::Msg(format!("{}: {e}", p.display())))?;
-        let time = meta.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-        Ok::<_, Error>(format!("{} {:?}", meta.len(), time.map(|t| t.as_nanos())))
-    };
-    let mut identity = vec![what.to_string(), modified(&path)?, env!("CARGO_PKG_VERSION").to_owned()];
+    let mut same = identity(&path)?.to_vec();
     for (name, other) in others {
-        identity.extend([name.clone(), other.display().to_string(), modified(other)?]);
+        same.push(name.clone());
+        same.extend(identity(other)?);
     }
     let stem = path.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy().into_owned());
-    once(&cache_home()?.join("sconce/single"), &stem, &identity, |to| {
+    once(&cache_home()?.join("sconce/single"), &stem, &same, |to| {
         let sources = Sources { path: &path, file: &file, others };
         write_folder(to, &configs, parts, &sources, &header)
     })
+}
+
+/// What a file is known to be the same by, without reading it.
+pub(super) fn identity(path: &Path) -> Result<[String; 3]> {
+    let meta = std::fs::metadata(path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))?;
+    let time = meta.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+    let state = format!("{} {:?}", meta.len(), time.map(|t| t.as_nanos()));
+    Ok([path.display().to_string(), state, env!("CARGO_PKG_VERSION").to_owned()])
 }
 
 struct Sources<'a> {
@@ -127,6 +131,15 @@ fn write_folder(
             || (is_denoiser(part) && configs.components.contains_key(part.component))
     };
     let present: Vec<&Part> = parts.iter().filter(present).collect();
+    if let Some(lacking) = parts.iter().find(|p| p.component == "vae" && !present.iter().any(|q| q.component == "vae"))
+    {
+        bail!(
+            "{}: it holds no autoencoder (keys that begin with `{}`): name its file, model.files.vae = \"ae.safetensors\" (--file \
+             vae=ae.safetensors), and those of the text encoders that are to be used",
+            sources.path.display(),
+            lacking.prefix
+        );
+    }
     let mut index = configs.model_index.clone();
     for part in present.iter().filter(|part| configs.components.contains_key(part.component)) {
         write_json(&to.join(part.component).join("config.json"), &configs.components[part.component])?;

@@ -6,6 +6,7 @@ mod detect;
 pub mod file;
 pub(crate) mod mmdit;
 mod openclip;
+pub mod pickle;
 pub(crate) mod unet;
 mod vae;
 
