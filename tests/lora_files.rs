@@ -278,6 +278,69 @@ fn merged_loras_draw_what_they_draw_beside_the_model() -> Result<()> {
     Ok(())
 }
 
+/// The square of a norm.
+fn square(t: &Tensor) -> Result<f64> {
+    Ok(f64::from(t.sqr()?.sum_all()?.to_scalar::<f32>()?))
+}
+
+/// The number in a line that the program said.
+fn told(said: &str) -> f64 {
+    let words = said.split("leaves out ").nth(1).expect("it is told");
+    words.split_whitespace().next().expect("a number").parse().expect("a number")
+}
+
+#[test]
+fn a_lora_comes_back_out_of_the_merged_model() -> Result<()> {
+    for name in CASES {
+        let place = Place::new(name)?;
+        let lora = committed(name, "peft");
+        place.good(&["merge", place.model(), "merged", "--lora", lora.to_str().unwrap(), "--dtype", "f32"]);
+        let want = place.added(&lora)?;
+        let want: Tensors = want.into_iter().filter(|(_, t)| square(t).is_ok_and(|s| s > 0.0)).collect();
+        for (rank, whole) in [("16", true), ("1", false)] {
+            let out = format!("rank-{rank}.safetensors");
+            let extracted = place.sconce(&["extract", place.model(), "merged", &out, "--rank", rank, "--to", "kohya"]);
+            let said = String::from_utf8_lossy(&extracted.stdout).into_owned();
+            assert!(extracted.status.success(), "{name}: {}", String::from_utf8_lossy(&extracted.stderr));
+            let got = place.added(&place.path(&out))?;
+            let (mut all, mut off) = (0.0, 0.0);
+            for (layer, want) in &want {
+                all += square(want)?;
+                off += square(&(&got[layer] - want)?)?;
+            }
+            let (off, told) = ((off / all).sqrt(), told(&said));
+            println!("{name} at rank {rank}: off by {off:.1e}, told {told:.1e}");
+            match whole {
+                true => assert!(off < 1e-3 && told < 1e-3, "{name}: {off}, told {told}"),
+                false => assert!((off / told - 1.0).abs() < 0.02, "{name}: {off}, told {told}"),
+            }
+            // A LoRA made smaller leaves out as much as one that is taken out at that rank.
+            if !whole {
+                let resized = [
+                    "convert",
+                    lora.to_str().unwrap(),
+                    "smaller.safetensors",
+                    "--model",
+                    place.model(),
+                    "--to",
+                    "peft",
+                    "--rank",
+                    rank,
+                ];
+                let output = place.sconce(&resized);
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                let smaller = place.added(&place.path("smaller.safetensors"))?;
+                let mut off = 0.0;
+                for (layer, want) in &want {
+                    off += square(&(&smaller[layer] - want)?)?;
+                }
+                assert!(((off / all).sqrt() / told - 1.0).abs() < 0.02, "{name}: {}, told {told}", (off / all).sqrt());
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_lora_of_another_model_is_refused_by_its_keys() -> Result<()> {
     let place = Place::new("sd1-a")?;

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use sconce_core::adapter::AdapterLayout;
 use sconce_core::embedded::locate_model;
 use sconce_core::model::Family;
-use sconce_models::lora;
+use sconce_models::lora::{self, extract::resized};
 use sconce_models::original::file::{self, Edit, as_it_is};
 use sconce_nn::weights::{read_metadata, save};
 use sconce_sdk::Choice;
@@ -33,7 +33,8 @@ Examples:
   sconce convert models/sdxl sdxl-f16.safetensors --dtype f16
   sconce convert flux1-dev.safetensors models/flux --file vae=ae.safetensors \\
       --file text_encoder=clip_l.safetensors --file text_encoder_2=t5xxl_fp16.safetensors --file tokenizer_2=t5/tokenizer.json
-  sconce convert style.safetensors style-kohya.safetensors --model models/sdxl --to kohya")]
+  sconce convert style.safetensors style-kohya.safetensors --model models/sdxl --to kohya
+  sconce convert style.safetensors style-8.safetensors --model models/sdxl --to peft --rank 8")]
 pub struct Args {
     /// A diffusers folder, a single file, or a LoRA file.
     #[arg(value_name = "IN")]
@@ -51,6 +52,10 @@ pub struct Args {
     /// For a LoRA: the model that it is for, a folder or a single file. No weights of it are read.
     #[arg(long, value_name = "DIR|FILE", requires = "to")]
     model: Option<String>,
+
+    /// For a LoRA: the rank to write. The nearest product of that rank, layer by layer; what it leaves out is told.
+    #[arg(long, value_name = "RANK", requires = "model", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    rank: Option<u32>,
 
     /// The type to write. Default: as each tensor is stored.
     #[arg(long, value_enum, value_name = "TYPE")]
@@ -88,7 +93,16 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let stores = args::family(&model)?.shapes(&model).map_err(Failure::files)?;
         let layout: Choice<dyn AdapterLayout> = args::plugin(layout)?;
         let from = Path::new(&args.from);
-        let found = lora::read(&stores, from).map_err(Failure::files)?;
+        let mut found = lora::read(&stores, from).map_err(Failure::files)?;
+        if let Some(rank) = args.rank {
+            let (mut whole, mut left) = (0.0, 0.0);
+            for adapter in &mut found {
+                let (resized, all, out) = resized(adapter, rank as usize).map_err(Failure::files)?;
+                (*adapter, whole, left) = (resized, whole + all, left + out);
+            }
+            let share = if whole > 0.0 { (left / whole).sqrt() } else { 0.0 };
+            eprintln!("the rank leaves out {share:.2e} of what the LoRA adds");
+        }
         let cast = |(key, t): (String, Tensor)| Ok((key, dtype.map_or(Ok(t.clone()), |dtype| t.to_dtype(dtype))?));
         let tensors = layout.write(&stores, &found).map_err(Failure::files)?;
         let tensors = tensors.into_iter().map(cast).collect::<candle_core::Result<_>>().map_err(Failure::files)?;
@@ -113,7 +127,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Refuses to write over something.
-fn absent(out: &Path) -> Result<(), Failure> {
+pub(super) fn absent(out: &Path) -> Result<(), Failure> {
     match out.exists() {
         true => {
             let failure = Failure::usage(format!("`{}` is there already", out.display()));

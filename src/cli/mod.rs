@@ -7,6 +7,7 @@ pub mod completions;
 pub mod convert;
 pub mod diff;
 pub mod ema;
+pub mod extract;
 pub mod failure;
 pub mod inspect;
 pub mod list;
@@ -75,6 +76,8 @@ enum Command {
     Convert(convert::Args),
     /// Merge LoRAs into a model.
     Merge(merge::Args),
+    /// Take what a fine-tune changed as a LoRA.
+    Extract(extract::Args),
     /// Print the JSON Schema of recipes, for editors.
     Schema(schema::Args),
     /// Print the completion script of a shell.
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Merge(args) => merge::run(args),
+        Command::Extract(args) => extract::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
     });

@@ -12,7 +12,7 @@ const LOG_SNR: &str = "log-SNR λ";
 pub const COVERAGE_NOTE: &str = "Effective weight: w(λ)/(1 + exp(−λ)), of area 1; it is the weight on the error of v, which \
      every objective's output gives. Weight on the error of ε: w(λ) = p(λ)·k·(D/α)² in the same scale, where p is the density \
      of the draws, k the factor on the output's error, and D/α turns an error of ε into one of the output; the loss is \
-     ½ ∫ w(λ) E|ε′ − ε|² dλ (Kingma & Gao 2023, section 3.1).";
+     ½ ∫ w(λ) E|ε′ − ε|² dλ (Kingma & Gao 2023, section 3.2).";
 /// How lines that coincide are drawn.
 pub const ALTERNATE_NOTE: &str = "Where lines lie on each other, their colours alternate.";
 

@@ -22,6 +22,7 @@ pub mod param;
 pub mod quant;
 pub mod rng;
 pub mod rounding;
+pub mod small;
 pub mod store;
 mod uses;
 pub mod weights;

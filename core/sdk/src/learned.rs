@@ -44,7 +44,7 @@ pub trait SamplerState: Learned {
 }
 
 /// What a weighting learned: the logarithm u(lambda) of the loss that it expects, by which a loss L becomes
-/// L/e^u + u (Kendall & Gal 2017, equation 8).
+/// L/e^u + u (Kendall, Gal & Cipolla 2018; Karras et al. 2024, equation 21).
 ///
 /// Laws: finite, at infinite log-SNRs too.
 pub trait WeightingState: Learned {

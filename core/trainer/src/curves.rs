@@ -1,7 +1,7 @@
 //! What a run's decisions come to as curves: where its draws and its weight lie over the noise levels, what rate and what
 //! average it has over its images. From the plugins' own numbers, for the program to draw and to compare.
 //!
-//! Every objective's loss is one integral over lambda = log-SNR (Kingma & Gao 2023, section 3.1),
+//! Every objective's loss is one integral over lambda = log-SNR (Kingma & Gao 2023, section 3.2),
 //!
 //!   L = 1/2 ∫ w(lambda) E|eps' - eps|² d lambda,   w(lambda) = p(lambda) · k · (D/alpha)²,
 //!

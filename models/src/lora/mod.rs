@@ -2,6 +2,7 @@
 //! adapters on a model. A layout is known by its keys, never by the file's name, and a key that fits no layer is an
 //! error: an adapter that is half taken up draws wrong pictures without a word.
 
+pub mod extract;
 mod first;
 mod kohya;
 mod peft;

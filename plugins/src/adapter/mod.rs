@@ -2,6 +2,5 @@
 
 mod lora;
 mod sketch;
-mod small;
 
 pub use lora::Lora;

@@ -10,9 +10,9 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_core::adapter::{Averaged, Mean};
 use sconce_nn::Param;
 use sconce_nn::rng::Stream;
+use sconce_nn::small::{Columns, back_substitute};
 
 use super::lora::{ALPHA, DOWN, UP};
-use super::small::{Columns, back_substitute};
 
 /// What is averaged of one layer's factors.
 pub(super) struct Sketch {

@@ -1,6 +1,6 @@
 //! Prodigy: Adam that finds its own learning rate, from how far the weights have come against what the gradients along
-//! the way promised (Mishchenko & Defazio 2023, "Prodigy: an expeditiously adaptive parameter-free learner", algorithm
-//! 4). One estimate d serves all parameters, so every gradient must be known before the first weight moves.
+//! the way promised (Mishchenko & Defazio 2023, "Prodigy: an expeditiously adaptive parameter-free learner", arXiv
+//! 2306.06101v3, algorithm 4). One estimate d serves all parameters, so every gradient must be known before the first weight moves.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

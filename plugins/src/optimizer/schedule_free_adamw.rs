@@ -1,5 +1,5 @@
 //! Schedule-free AdamW: no rate schedule, because the weights to keep are an average of those that the rate moves (Defazio
-//! et al. 2024, "The road less scheduled", equations 11 to 13). Three sequences: z moves by Adam's normalised gradient, x
+//! et al. 2024, "The road less scheduled", equations 3 to 5 and algorithm 1). Three sequences: z moves by Adam's normalised gradient, x
 //! averages z, and gradients are taken at y = (1 - beta1) z + beta1 x. Training holds y and z; x follows from both.
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};

@@ -6,7 +6,7 @@ use sconce_sdk::prelude::*;
 
 use crate::range;
 
-/// alpha = cos(pi t/2), sigma = sin(pi t/2) (Salimans & Ho 2022, section 3; Kingma & Gao 2023, table 1), of which `cosine` is
+/// alpha = cos(pi t/2), sigma = sin(pi t/2) (Salimans & Ho 2022, section 4), of which `cosine` is
 /// the older form with a table of 1000 betas. It goes from no noise to no signal; with bounds the angle runs between
 /// theirs instead (Hoogeboom et al. 2023 bound it by 15 and -15).
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]

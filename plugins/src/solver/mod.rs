@@ -37,7 +37,7 @@ fn noise_left(from: &Noise, to: &Noise) -> f64 {
 
 /// The straight step to a level: the same x0 and the same eps in its amounts.
 ///
-/// It is Euler's step of Karras et al. 2022, section 4: there x/alpha moves by (rho' - rho) eps with rho = sigma/alpha,
+/// It is Euler's step of Karras et al. 2022, section 3: there x/alpha moves by (rho' - rho) eps with rho = sigma/alpha,
 /// and x/alpha = x0 + rho eps, so that x'/alpha' = x0 + rho' eps. Written so, it stays finite without signal.
 fn straight(at: &Denoised, to: &Noise) -> Result<Tensor> {
     combine(&at.x0, to.alpha, &at.eps, to.sigma)

@@ -4,7 +4,7 @@ use sconce_sdk::prelude::*;
 
 use super::{Last, levels, points};
 
-/// Timesteps evenly from the last point to the first, both included (DDPM's rule in Lin et al. 2023, table 2).
+/// Timesteps evenly from the last point to the first, both included (iDDPM's rule in Lin et al. 2023, table 2).
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Linspace {

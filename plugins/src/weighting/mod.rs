@@ -35,7 +35,7 @@ fn snr(log_snr: f64) -> f64 {
 }
 
 /// The factor on the output error of a weighting that a paper gives for an integral over log-SNR: for times drawn evenly,
-/// a level counts by -1/2 d lambda/dt too (Kingma & Gao 2023, section 2).
+/// a level counts by -1/2 d lambda/dt too (Kingma & Gao 2023, section 3.1).
 fn over_log_snr(weighting: &dyn Weighting, noise: &Noise, target: [f64; 2]) -> f64 {
     let least = (-0.5 * CLEAN).exp();
     let alpha = noise.alpha.max(least * noise.sigma);

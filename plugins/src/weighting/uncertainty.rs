@@ -9,7 +9,7 @@ use crate::range;
 use crate::timesteps::probit::probit;
 
 /// L/e^u + u of the weighted loss L, with u(lambda) learned beside the model (Karras et al. 2024, "Analyzing and improving
-/// the training dynamics of diffusion models", section 2.2 and appendix B.2; after Kendall & Gal 2017, equation 8). Its
+/// the training dynamics of diffusion models", section 2.1 and appendix B.2; after Kendall, Gal & Cipolla 2018). Its
 /// minimum is u = ln E[L], where every noise level gives gradients of one size; so `of` decides only how a run starts.
 ///
 /// u is one linear layer on Fourier features sqrt(2) cos(2 pi (f x + phi)) of x = ln(sigma/alpha)/4, as in the paper, with

@@ -1,6 +1,6 @@
 //! Gradient release: each parameter is updated inside the backward pass, as soon as its gradient is whole, and the gradient
 //! is freed, so that all of them are never in memory at once (Lv et al. 2023, "Full parameter fine-tuning for large
-//! language models with limited resources", section 3.1).
+//! language models with limited resources", section 3.2).
 
 use std::cell::RefCell;
 use std::collections::HashMap;

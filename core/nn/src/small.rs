@@ -5,9 +5,15 @@ use candle_core::{DType, Device, Result, Tensor};
 
 /// Columns of f64.
 #[derive(Clone, Debug)]
-pub(super) struct Columns(pub Vec<Vec<f64>>);
+pub struct Columns(pub Vec<Vec<f64>>);
 
 impl Columns {
+    /// A matrix of these columns, in f32: rows by columns.
+    pub fn matrix(&self) -> Result<Tensor> {
+        let columns: Vec<Vec<f32>> = self.0.iter().map(|c| c.iter().map(|x| *x as f32).collect()).collect();
+        Tensor::new(columns, &Device::Cpu)?.t()?.contiguous()
+    }
+
     /// The columns of a matrix.
     pub fn of(matrix: &Tensor) -> Result<Self> {
         Ok(Self(matrix.t()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2()?))
@@ -100,7 +106,7 @@ impl Columns {
 }
 
 /// Solves R x = b for each column b, R upper triangular. Where R's diagonal is 0, x is 0.
-pub(super) fn back_substitute(r: &Columns, b: &Columns) -> Columns {
+pub fn back_substitute(r: &Columns, b: &Columns) -> Columns {
     let solve = |b: &Vec<f64>| {
         let mut x = b.clone();
         for j in (0..x.len()).rev() {
@@ -131,7 +137,7 @@ fn rotate(columns: &mut [Vec<f64>], p: usize, q: usize, cos: f64, sin: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sconce_nn::rng::Stream;
+    use crate::rng::Stream;
 
     fn random(rows: usize, columns: usize) -> Columns {
         let draw = |j| Stream::new(5, "small").at(j as u64, 0).normals(rows).into_iter().map(f64::from).collect();

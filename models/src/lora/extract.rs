@@ -1,0 +1,148 @@
+//! A LoRA out of weights: what training changed, as near as a rank allows (Eckart & Young 1936); and a LoRA at another rank.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use sconce_core::adapter::Saved;
+use sconce_nn::Store;
+use sconce_nn::rng::Stream;
+use sconce_nn::small::Columns;
+use sconce_nn::weights::WeightFiles;
+
+use super::{ALPHA, DOWN, UP, adaptable, product};
+
+/// Columns beyond the rank that the range is looked for with, and passes over the matrix that sharpen it (Halko, Martinsson &
+/// Tropp 2011, algorithm 4.4).
+const MORE: usize = 8;
+const PASSES: usize = 3;
+
+/// A LoRA, and what it leaves out.
+pub struct Extracted {
+    /// One addition for each layer that changed.
+    pub adapters: Vec<Saved>,
+    /// Layers whose weights are the same.
+    pub unchanged: usize,
+    /// The squared norm of all that changed in layers that can be adapted.
+    pub whole: f64,
+    /// The squared norm of what the rank leaves out of it.
+    pub left_out: f64,
+    /// The squared norm of what changed elsewhere (biases, norms), which a LoRA cannot hold.
+    pub elsewhere: f64,
+}
+
+/// What `tuned` adds to `base` in the layers that `takes` names (component, path), at a rank. Both: a component's weights.
+///
+/// # Errors
+/// If they are of two models.
+pub fn extract(
+    stores: &[Arc<Store>],
+    base: &dyn Fn(&str) -> Result<WeightFiles>,
+    tuned: &dyn Fn(&str) -> Result<WeightFiles>,
+    rank: usize,
+    takes: &dyn Fn(&str, &str) -> bool,
+) -> Result<Extracted> {
+    let mut found = Extracted { adapters: Vec::new(), unchanged: 0, whole: 0.0, left_out: 0.0, elsewhere: 0.0 };
+    for store in adaptable(stores) {
+        let component = store.component();
+        let (base, tuned) = (base(component)?, tuned(component)?);
+        let layers: BTreeMap<String, String> =
+            store.layers().iter().map(|l| (format!("{}.weight", l.path()), l.path().to_owned())).collect();
+        for param in store.params() {
+            let name = param.name();
+            let read = |from: &WeightFiles| from.tensor(name, DType::F32, &Device::Cpu);
+            let (was, is) = (read(&base)?, read(&tuned)?);
+            if was.dims() != is.dims() {
+                bail!("{component}: `{name}` is {:?} in one and {:?} in the other: two models", was.dims(), is.dims());
+            }
+            let change = (is - was)?;
+            let size = f64::from(change.sqr()?.sum_all()?.to_scalar::<f32>()?);
+            if !size.is_finite() {
+                bail!("{component}: `{name}` is not finite");
+            }
+            match layers.get(name).filter(|path| takes(component, path)) {
+                None => found.elsewhere += size,
+                Some(_) if size == 0.0 => found.unchanged += 1,
+                Some(path) => {
+                    let (down, up, _) = nearest(&change, rank, &format!("{component}.{name}"))?;
+                    let adapter = saved(component, path, down, up);
+                    let rest = (&change - product(&adapter, change.dims())?)?;
+                    found.whole += size;
+                    found.left_out += f64::from(rest.sqr()?.sum_all()?.to_scalar::<f32>()?);
+                    found.adapters.push(adapter);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn saved(component: &str, path: &str, down: Tensor, up: Tensor) -> Saved {
+    let rank = up.dims()[1] as f64;
+    Saved {
+        component: component.to_owned(),
+        path: path.to_owned(),
+        tensors: BTreeMap::from([(DOWN.to_owned(), down), (UP.to_owned(), up)]),
+        constants: BTreeMap::from([(ALPHA.to_owned(), rank)]),
+    }
+}
+
+/// A and B of a change, in a layer's shapes, and the squared norm of their product.
+fn nearest(change: &Tensor, rank: usize, place: &str) -> Result<(Tensor, Tensor, f64)> {
+    let dims = change.dims().to_vec();
+    let matrix = change.flatten_from(1)?; // O I
+    let (o, i) = matrix.dims2()?;
+    let columns = (rank + MORE).min(o).min(i);
+    let turned = matrix.t()?.contiguous()?;
+    let mut range = matrix.matmul(&Stream::new(0, place).normal((i, columns), &Device::Cpu)?)?; // O K
+    for _ in 0..PASSES {
+        let (basis, _) = Columns::of(&range)?.orthonormal();
+        let (basis, _) = Columns::of(&turned.matmul(&basis.matrix()?)?)?.orthonormal();
+        range = matrix.matmul(&basis.matrix()?)?;
+    }
+    let (left, _) = Columns::of(&range)?.orthonormal(); // O K
+    let (right, r) = Columns::of(&turned.matmul(&left.matrix()?)?)?.orthonormal(); // I K, and K K
+    // The change is left (right r)ᵀ = left rᵀ rightᵀ.
+    let (v, values, u) = r.singular();
+    factors(&left.times(&u), &values, &right.times(&v), rank, &dims)
+}
+
+/// A and B of singular vectors and values, each with the root of the values.
+fn factors(
+    left: &Columns,
+    values: &[f64],
+    right: &Columns,
+    rank: usize,
+    dims: &[usize],
+) -> Result<(Tensor, Tensor, f64)> {
+    let kept = rank.min(values.len());
+    let scaled = |side: &Columns| {
+        let root = |(column, s): (&Vec<f64>, &f64)| column.iter().map(|x| x * s.sqrt()).collect();
+        Columns(side.0.iter().zip(values).take(kept).map(root).collect())
+    };
+    let down = scaled(right).matrix()?.t()?.contiguous()?.reshape([&[kept], &dims[1..]].concat())?;
+    let ones = vec![1; dims.len() - 2];
+    let up = scaled(left).matrix()?.reshape([&[dims[0], kept], ones.as_slice()].concat())?;
+    Ok((down, up, values[..kept].iter().map(|s| s * s).sum()))
+}
+
+/// A layer's addition at another rank, as near as that allows, and the squared norms of it whole and of what is left out.
+///
+/// # Errors
+/// If it has no two factors.
+pub fn resized(adapter: &Saved, rank: usize) -> Result<(Saved, f64, f64)> {
+    let get = |name: &str| match adapter.tensors.get(name) {
+        Some(t) => t.to_dtype(DType::F32),
+        None => bail!("{}.{}: the LoRA has no `{name}`", adapter.component, adapter.path),
+    };
+    let (down, up) = (get(DOWN)?, get(UP)?);
+    let old = down.dim(0)? as f64;
+    let scale = adapter.constants.get(ALPHA).map_or(1.0, |alpha| alpha / old);
+    let dims = [&[up.dim(0)?], &down.dims()[1..]].concat();
+    let (left, a) = Columns::of(&(up.flatten_from(1)? * scale)?)?.orthonormal(); // O R, R R
+    let (right, b) = Columns::of(&down.flatten_from(1)?.t()?)?.orthonormal(); // I R, R R
+    let (u, values, v) = a.times(&b.transposed()).singular();
+    let (down, up, kept) = factors(&left.times(&u), &values, &right.times(&v), rank, &dims)?;
+    let whole: f64 = values.iter().map(|s| s * s).sum();
+    Ok((saved(&adapter.component, &adapter.path, down, up), whole, (whole - kept).max(0.0)))
+}
