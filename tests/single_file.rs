@@ -302,6 +302,39 @@ fn what_a_file_says_of_itself_is_believed_unless_it_says_two_things() -> Result<
     Ok(())
 }
 
+/// A file's header is somebody else's word.
+#[test]
+fn a_hostile_header_writes_nothing_outside_and_builds_nothing_huge() -> Result<()> {
+    let place = Place::new();
+    marked(&place, "plain.safetensors", &[], &[])?;
+    let header = read_metadata(&place.path("plain.safetensors"))?;
+    let changed = |change: &dyn Fn(&mut Value)| -> String {
+        let mut configs: Value = serde_json::from_str(&header["sconce.configs"]).expect("JSON");
+        change(&mut configs);
+        configs.to_string()
+    };
+    let outside =
+        changed(&|c| c["model_index"]["tokenizer/../../../../outside"] = json!(["transformers", "CLIPTokenizer"]));
+    marked(&place, "outside.safetensors", &[], &[("sconce.configs", &outside)])?;
+    place.good(&["inspect", "outside.safetensors"]);
+    let names = |dir: PathBuf| {
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name()).collect::<Vec<_>>()
+    };
+    for dir in [place.path(""), place.path("home"), place.path("home/sconce"), place.path("home/sconce/single")] {
+        assert!(names(dir).iter().all(|name| name != "outside"));
+    }
+    let huge = changed(&|c| c["components"]["text_encoder"]["num_hidden_layers"] = json!(2_000_000_000u64));
+    marked(&place, "huge.safetensors", &[], &[("sconce.configs", &huge)])?;
+    let said = place.bad(&["inspect", "huge.safetensors"]);
+    assert!(said.contains("num_hidden_layers") && said.contains("no network has more"), "{said}");
+    let stray = changed(&|c| c["family"] = json!("../../sdxl"));
+    marked(&place, "stray.safetensors", &[], &[("sconce.configs", &stray)])?;
+    assert!(place.bad(&["inspect", "stray.safetensors"]).contains("no single-file layout"));
+    marked(&place, "broken.safetensors", &[], &[("sconce.configs", "{")])?;
+    assert!(place.bad(&["inspect", "broken.safetensors"]).contains("sconce.configs"));
+    Ok(())
+}
+
 #[test]
 fn what_is_not_whole_is_refused_by_name() -> Result<()> {
     let place = Place::new();

@@ -92,7 +92,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     save(&args.out, &tensors, &header).map_err(Failure::files)?;
     let share = |part: f64, whole: f64| if whole > 0.0 { (part / whole).sqrt() } else { 0.0 };
     print(&format!(
-        "wrote {}, {} layers, {} unchanged\nthe rank leaves out {:.2e} of what changed in them; {:.2e} of all that changed is elsewhere\n",
+        "wrote {}, {} layers, {} unchanged\nthe rank leaves out {:.2e} of what changed in them; {:.2e} of all that changed is \
+         elsewhere\n",
         args.out.display(),
         found.adapters.len(),
         found.unchanged,

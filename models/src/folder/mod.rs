@@ -22,7 +22,7 @@ use crate::diffusers::{config, file_names, read_json};
 use crate::{original, vae};
 
 /// The folders of tokenizers.
-const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
+pub const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
 
 /// What tells a family from the others, beside its networks.
 pub struct Rule {

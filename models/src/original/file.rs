@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Names, Part, Whole, detect, parts, prediction, single, views, wholes};
 use crate::diffusers::{self, read_json};
+use crate::folder::TOKENIZERS;
 use crate::folder::native::{EVIDENCE, SCHEDULER};
 
 /// The header field that holds what a single file leaves out, so that it comes back as it was.
@@ -82,6 +83,10 @@ pub fn prepare(path: &Path, others: &BTreeMap<String, PathBuf>) -> Result<PathBu
             ),
         },
     };
+    configs.components.iter().try_for_each(|(name, config)| {
+        let config = config.iter().try_for_each(|(field, value)| bounded(field, value));
+        config.map_err(|e| Error::Msg(format!("{what}: the header's {CONFIGS}: {name}: {e}")))
+    })?;
     let parts = parts(&configs.family)?;
     let known = |name: &&String| parts.iter().any(|p| p.component == *name) || name.starts_with("tokenizer");
     if let Some(stray) = others.keys().find(|name| !known(name)) {
@@ -102,6 +107,20 @@ pub fn prepare(path: &Path, others: &BTreeMap<String, PathBuf>) -> Result<PathBu
         let sources = Sources { path: &path, file: &file, others };
         write_folder(to, &configs, parts, &sources, &header)
     })
+}
+
+/// Refuses numbers of a config that no network has: building one of them would take all memory before a weight is read.
+fn bounded(field: &str, value: &Value) -> Result<()> {
+    let most = if field.contains("layers") { 1_000 } else { 10_000_000 };
+    match value {
+        Value::Number(n) if n.as_f64().is_none_or(|n| n.abs() > f64::from(most)) => {
+            bail!("`{field}` = {n}: no network has more than {most}")
+        }
+        Value::Array(all) if all.len() > 1_000 => bail!("`{field}` lists {} things", all.len()),
+        Value::Array(all) => all.iter().try_for_each(|value| bounded(field, value)),
+        Value::Object(fields) => fields.iter().try_for_each(|(field, value)| bounded(field, value)),
+        _ => Ok(()),
+    }
 }
 
 /// What a file is known to be the same by, without reading it.
@@ -144,9 +163,10 @@ fn write_folder(
     for part in present.iter().filter(|part| configs.components.contains_key(part.component)) {
         write_json(&to.join(part.component).join("config.json"), &configs.components[part.component])?;
     }
-    for (name, of) in index.iter_mut().filter(|(name, of)| name.starts_with("tokenizer") && of.is_array()) {
-        let Some(class) = of[1].as_str() else { continue };
-        tokenizer(&to.join(name), name, class, sources.others.get(name.as_str()))?;
+    // By our names, not by the file's, which could lead anywhere.
+    for name in TOKENIZERS {
+        let Some(class) = index.get(name).and_then(|of| of.get(1)?.as_str()) else { continue };
+        tokenizer(&to.join(name), name, class, sources.others.get(name))?;
     }
     let said = prediction(sources.file, header, &configs.family)?;
     let mut scheduler = configs.scheduler.clone();
@@ -425,7 +445,7 @@ pub fn write_diffusers(
         })?;
         write_json(&to.join(component).join("config.json"), &diffusers::config(&dir.join(component))?)?;
     }
-    for folder in ["tokenizer", "tokenizer_2", "tokenizer_3"].iter().filter(|folder| dir.join(folder).is_dir()) {
+    for folder in TOKENIZERS.iter().filter(|folder| dir.join(folder).is_dir()) {
         for name in diffusers::file_names(&dir.join(folder))? {
             let from = dir.join(folder).join(&name);
             let bytes = std::fs::read(&from).map_err(|e| Error::Msg(format!("{}: {e}", from.display())))?;
