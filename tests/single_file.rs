@@ -15,6 +15,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use case::{Case, json};
 use sconce_core::model::Family;
 use sconce_models::original::{Whole, published, single};
+use sconce_models::text::{ClipTokenizer, clip_vocabulary};
 use sconce_nn::weights::{WeightFiles, read_metadata, save};
 use sconce_sdk::Choice;
 use serde_json::{Value, json};
@@ -299,6 +300,20 @@ fn what_a_file_says_of_itself_is_believed_unless_it_says_two_things() -> Result<
     place.good(&["convert", "folder", "again.safetensors"]);
     let again = WeightFiles::open(&[place.path("again.safetensors")])?;
     assert!(again.info("v_pred").is_some() && again.info("ztsnr").is_some());
+    Ok(())
+}
+
+/// The vocabulary of every published CLIP, in which the paper's own example has these ids.
+#[test]
+fn a_single_file_comes_with_the_tokenizer_that_it_leaves_out() -> Result<()> {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (bang, pad) in [(false, 49407), (true, 0)] {
+        for (file, text) in clip_vocabulary(bang) {
+            std::fs::write(dir.path().join(file), text).expect("a file");
+        }
+        let tokenizer = ClipTokenizer::load(dir.path())?;
+        assert_eq!(tokenizer.chunks("A photo of a cat", 8)?, [[49406, 320, 1125, 539, 320, 2368, 49407, pad]]);
+    }
     Ok(())
 }
 
