@@ -19,6 +19,7 @@ use sconce_models::text::{ClipTokenizer, clip_vocabulary};
 use sconce_nn::weights::{WeightFiles, read_metadata, save};
 use sconce_sdk::Choice;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// A folder to work in, with a cache of its own.
 struct Place(tempfile::TempDir);
@@ -244,6 +245,12 @@ fn a_run_reads_and_writes_single_files() -> Result<()> {
         let bits = |from: &WeightFiles| sconce_nn::weights::bytes_of(&from.stored(key, &Device::Cpu)?);
         assert!(bits(&file)? == bits(&folder)?, "{key}");
     }
+    let said: Value =
+        serde_json::from_str(&place.good(&["inspect", "run/model.safetensors", "--json", "--hash"])).expect("JSON");
+    let bytes = std::fs::read(place.path("run/model.safetensors")).expect("a file");
+    let hash: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!((&said["sha256"], &said["layout"]), (&json!(hash), &json!("single-file")));
+    assert!(said["dtypes"]["f32"]["parameters"].as_u64().is_some_and(|n| n > 1_000_000), "{said}");
     let metadata = read_metadata(&place.path("run/model.safetensors"))?;
     assert!(metadata["sconce.recipe"].contains("one.safetensors") && metadata["modelspec.prediction_type"] == "v");
     Ok(())

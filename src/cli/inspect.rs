@@ -9,6 +9,7 @@ use sconce_models::original::detect;
 use sconce_models::original::file::CONFIGS;
 use sconce_nn::weights::{WeightFiles, read_metadata};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::args::family;
 use super::{Failure, print, print_json};
@@ -37,6 +38,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Also take the file's SHA-256 and its first ten digits, by which sites and web interfaces name a model (AutoV2).
+    #[arg(long)]
+    hash: bool,
+
     /// Print the recipe in the file's header instead.
     #[arg(long, conflicts_with = "json")]
     recipe: bool,
@@ -56,7 +61,13 @@ pub fn run(args: Args) -> Result<(), Failure> {
         }
         _ => path,
     };
-    let holds = if path.is_dir() { folder(path, path)? } else { file(path)? };
+    let mut holds = if path.is_dir() { folder(path, path)? } else { file(path)? };
+    if args.hash {
+        if args.path.is_dir() {
+            return Err(Failure::usage("--hash is for a file: a folder has as many as it has weight files"));
+        }
+        holds["sha256"] = json!(sha256(&args.path)?);
+    }
     if args.recipe {
         return match holds.get("metadata").and_then(|m| m.get(RECIPE)).and_then(Value::as_str) {
             Some(recipe) => print(recipe),
@@ -77,25 +88,38 @@ fn file(path: &Path) -> Result<Value, Failure> {
             locate_model(&path.display().to_string(), &BTreeMap::new(), Path::new(".")).map_err(Failure::files)?;
         let mut holds = folder(path, &made)?;
         holds["metadata"] = json!(metadata);
+        holds["layout"] = json!("single-file");
+        holds["dtypes"] = json!(types(&weights));
         return Ok(holds);
     }
-    let mut dtypes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     let mut tensors = Map::new();
     for key in weights.keys() {
         let (shape, dtype) = weights.info(key).expect("the key is one of the file's");
-        let count: usize = shape.iter().product();
         tensors.insert(key.to_owned(), json!({ "dtype": dtype, "shape": shape }));
-        let entry = dtypes.entry(dtype).or_default();
-        *entry = (entry.0 + 1, entry.1 + count);
     }
-    let dtypes: Map<String, Value> = dtypes
-        .into_iter()
-        .map(|(d, (tensors, parameters))| (d, json!({ "tensors": tensors, "parameters": parameters })))
-        .collect();
     Ok(json!({
-        "file": path, "tensor_count": tensors.len(), "dtypes": dtypes, "lora": lora(&weights), "metadata": metadata,
+        "file": path, "tensor_count": tensors.len(), "dtypes": types(&weights), "lora": lora(&weights), "metadata": metadata,
         "tensors": tensors,
     }))
+}
+
+/// How many tensors and parameters there are of each type.
+fn types(weights: &WeightFiles) -> Map<String, Value> {
+    let mut dtypes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for (shape, dtype) in weights.keys().filter_map(|key| weights.info(key)) {
+        let entry = dtypes.entry(dtype).or_default();
+        *entry = (entry.0 + 1, entry.1 + shape.iter().product::<usize>());
+    }
+    let counts = |(tensors, parameters)| json!({ "tensors": tensors, "parameters": parameters });
+    dtypes.into_iter().map(|(dtype, count)| (dtype, counts(count))).collect()
+}
+
+/// The hash of a file's bytes.
+fn sha256(path: &Path) -> Result<String, Failure> {
+    let failed = |e| Failure::files(format!("{}: {e}", path.display()));
+    let (mut file, mut hash) = (std::fs::File::open(path).map_err(failed)?, Sha256::new());
+    std::io::copy(&mut file, &mut hash).map_err(failed)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Rank and targets, where the keys are those of a LoRA in any of its layouts.
@@ -129,10 +153,7 @@ fn pattern(layer: &str) -> String {
 
 fn file_text(holds: &Value) -> String {
     let mut out = format!("{}\n", holds["file"].as_str().unwrap_or_default());
-    for (dtype, counts) in entries(&holds["dtypes"]) {
-        let _ =
-            writeln!(out, "  {dtype}: {} tensors, {} parameters", counts["tensors"], grouped(&counts["parameters"]));
-    }
+    out += &types_text(holds);
     if let Value::Object(lora) = &holds["lora"] {
         let ranks: Vec<String> =
             entries(&lora["ranks"]).map(|(rank, layers)| format!("rank {rank} on {layers} layers")).collect();
@@ -182,9 +203,23 @@ pub(super) fn folder_metadata(path: &Path) -> BTreeMap<String, String> {
     files.first().and_then(|f| read_metadata(f).ok()).unwrap_or_default()
 }
 
+/// The types, and the hash where it was asked for.
+fn types_text(holds: &Value) -> String {
+    let mut out = String::new();
+    for (dtype, counts) in entries(&holds["dtypes"]) {
+        let _ =
+            writeln!(out, "  {dtype}: {} tensors, {} parameters", counts["tensors"], grouped(&counts["parameters"]));
+    }
+    if let Some(hash) = holds["sha256"].as_str() {
+        let _ = writeln!(out, "  SHA-256 {hash}, AutoV2 {}", &hash[..10]);
+    }
+    out
+}
+
 fn folder_text(holds: &Value) -> String {
     let word = |name: &str| holds[name].as_str().unwrap_or_default();
     let mut out = format!("{}\nfamily: {}, {} px\n", word("folder"), word("family"), holds["resolution_px"]);
+    out += &types_text(holds);
     out += "trained and to be sampled as:\n";
     for (name, table) in entries(&holds["native"]) {
         let _ = writeln!(out, "  {name}: {}", sconce_core::check::in_one_line(table));

@@ -87,6 +87,8 @@ pub fn schedule(schedule: &dyn Schedule, t: f64, later: f64) -> Law {
 /// The derivatives at t, and at the nearest point of a discrete schedule.
 fn differences(schedule: &dyn Schedule, t: f64) -> Law {
     const H: f64 = 1e-8;
+    // Nearer to an end the step would be so small that its difference is one of roundings.
+    const EDGE: f64 = 1e-5;
     // Some schedules are as steep as a root where there is no signal or no noise.
     let step = |t: f64| H.min(1e-3 * t.min(1.0 - t));
     let places = match schedule.grid().map(|n| n as f64) {
@@ -98,7 +100,7 @@ fn differences(schedule: &dyn Schedule, t: f64) -> Law {
         }
         None => vec![t],
     };
-    for t in places.into_iter().filter(|t| (H..=1.0 - H).contains(t)) {
+    for t in places.into_iter().filter(|t| (EDGE..=1.0 - EDGE).contains(t)) {
         let [from, to] = [t - step(t), t + step(t)];
         let (before, here, after) = (schedule.at(from), schedule.at(t), schedule.at(to));
         let slope = |f: fn(&Noise) -> f64| (f(&after) - f(&before)) / (to - from);
