@@ -82,7 +82,7 @@ impl Names {
         let encoders: Vec<&str> = stores.iter().skip(2).map(|s| s.component()).collect();
         let layers = super::layers(stores);
         let paths: Vec<String> = stores[0].layers().iter().map(|l| l.path().to_owned()).collect();
-        let depth = unet::layers_per_block(&paths);
+        let blocks = unet::Blocks::of(&paths);
         let is_unet = paths.iter().any(|path| path.starts_with("down_blocks."));
         let sd3 = paths.iter().any(|path| path == "pos_embed.proj");
         let spell = |prefix: &str, path: &str| format!("{prefix}_{}", path.replace('.', "_"));
@@ -107,7 +107,7 @@ impl Names {
                 names.read_as(spell(prefix, path), alone.clone());
             }
             let original = match is_unet {
-                true => unet::original(path, depth, &paths).map(|name| (name, 0, Form::Same)),
+                true => unet::original(path, &blocks).map(|name| (name, 0, Form::Same)),
                 false => mmdit::original(path, sd3, inputs, outputs).map(|o| (o.name, o.part, o.form)),
             };
             names.write(spell("lora_unet", path), alone);

@@ -101,14 +101,14 @@ fn shaped(store: &Store) -> Result<Vec<Shaped>> {
 fn places(names: Names, all: &[Shaped]) -> Result<BTreeMap<String, Place>> {
     let layer = |name: &str| name.rsplit_once('.').map_or(name, |(layer, _)| layer).to_owned();
     let paths: Vec<String> = all.iter().map(|(name, _)| layer(name)).collect();
-    let depth = unet::layers_per_block(&paths);
+    let blocks = unet::Blocks::of(&paths);
     let level = |p: &String| p.strip_prefix("decoder.up_blocks.")?.split('.').next()?.parse::<usize>().ok();
     let levels = paths.iter().filter_map(level).max().map_or(1, |n| n + 1);
     let width = all.iter().find(|(name, _)| name == "proj_out.weight").map_or(0, |(_, shape)| shape[1]);
     let of = |(name, shape): &Shaped| {
         let place = match names {
             Names::Same => Some(Place { key: name.clone(), part: 0, form: Form::Same }),
-            Names::Unet => unet::parameter(name, depth, &paths),
+            Names::Unet => unet::parameter(name, &blocks),
             Names::Sd3 => mmdit::parameter(name, shape, width, true),
             Names::Flux => mmdit::parameter(name, shape, width, false),
             Names::Vae => vae::original(name, levels),
