@@ -14,6 +14,12 @@ impl Columns {
         Tensor::new(columns, &Device::Cpu)?.t()?.contiguous()
     }
 
+    /// The first `kept` columns, each times the root of its value: one side of a product U S Vᵀ.
+    pub fn rooted(&self, values: &[f64], kept: usize) -> Self {
+        let root = |(column, s): (&Vec<f64>, &f64)| column.iter().map(|x| x * s.sqrt()).collect();
+        Self(self.0.iter().zip(values).take(kept).map(root).collect())
+    }
+
     /// The columns of a matrix.
     pub fn of(matrix: &Tensor) -> Result<Self> {
         Ok(Self(matrix.t()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2()?))

@@ -1,4 +1,4 @@
-//! Where a recipe's paths lead. Files inside the program: `embedded:NAME` or `embedded:NAME/folder` wherever a recipe takes a path. They are unpacked once into the user's
+//! Where a recipe's paths lead. `embedded:NAME` or `embedded:NAME/folder` are files inside the program, unpacked once into the user's
 //! cache folder, under a name made from their content, so that everything downstream sees ordinary folders.
 
 use std::collections::BTreeMap;
@@ -84,17 +84,24 @@ pub fn once(home: &Path, stem: &str, identity: &[String], write: impl FnOnce(&Pa
     if folder.is_dir() {
         return Ok(folder);
     }
-    let tmp = home.join(format!("{stem}-{}.{}.tmp", &digest[..12], std::process::id()));
+    match whole(&folder, write) {
+        Err(_) if folder.is_dir() => Ok(folder), // another run was faster
+        made => made.map(|()| folder),
+    }
+}
+
+/// A folder that appears whole or not at all: `write` fills it under another name.
+pub fn whole(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let mut tmp = folder.as_os_str().to_owned();
+    tmp.push(format!(".{}.tmp", std::process::id()));
+    let tmp = PathBuf::from(tmp);
     let _ = std::fs::remove_dir_all(&tmp);
-    let made = write(&tmp)
-        .and_then(|()| std::fs::rename(&tmp, &folder).map_err(|e| Error::Msg(format!("{}: {e}", folder.display()))));
+    let renamed = |()| std::fs::rename(&tmp, folder).map_err(|e| Error::Msg(format!("{}: {e}", folder.display())));
+    let made = write(&tmp).and_then(renamed);
     if made.is_err() {
         let _ = std::fs::remove_dir_all(&tmp);
-        if folder.is_dir() {
-            return Ok(folder); // another run was faster
-        }
     }
-    made.map(|()| folder)
+    made
 }
 
 /// `$SCONCE_CACHE`, `$XDG_CACHE_HOME`, or `~/.cache`.

@@ -76,6 +76,7 @@ pub struct Conversion {
     pub schedule: Choice<dyn Schedule>,
     /// What its output is.
     pub objective: Choice<dyn Objective>,
+    convert: Convert,
     handed_over: f64,
 }
 
@@ -90,8 +91,15 @@ impl Conversion {
         Ok(Some(Self {
             schedule: Choice::from_table(&native.schedule).map_err(unknown)?,
             objective: Choice::from_table(&native.objective).map_err(unknown)?,
+            convert,
             handed_over,
         }))
+    }
+
+    /// The same after so many images; `None` where the network has taken over.
+    pub fn after(&self, images_seen: u64) -> Option<Self> {
+        let handed_over = self.convert.handed_over(images_seen);
+        (handed_over < 1.0).then(|| Self { handed_over, ..self.clone() })
     }
 
     /// For latents of this many rows and columns.

@@ -7,7 +7,7 @@ use sconce_sdk::{Noise, Objective, Schedule, TimestepSampler, Weighting};
 use crate::cond::Cond;
 use crate::distance::Measure;
 use crate::learning::Learning;
-use crate::network::Network;
+use crate::network::{Network, Preconditioning};
 use crate::noise::Drawn;
 
 /// The decisions of a run that the step follows.
@@ -81,19 +81,18 @@ impl Process<'_> {
         measure: &Measure,
         rows: &[Row],
     ) -> Result<Losses> {
-        let column = |f: &dyn Fn(&Row) -> f64| {
-            let values: Vec<f32> = rows.iter().map(|r| f(r) as f32).collect();
-            Tensor::from_vec(values, (rows.len(), 1, 1, 1), x0.device())
-        };
+        let values = |values: Vec<f32>| Tensor::from_vec(values, (rows.len(), 1, 1, 1), x0.device());
+        let column = |f: &dyn Fn(&Row) -> f64| values(rows.iter().map(|r| f(r) as f32).collect());
+        let reads: Vec<_> = rows.iter().map(|r| network.read(r.t, &r.noise, self.objective)).collect();
+        let read = |f: &dyn Fn(&Preconditioning) -> f64| values(reads.iter().map(|r| f(r) as f32).collect());
         let alpha = column(&|r| r.noise.alpha)?; // B 1 1 1
         let sigma = column(&|r| r.noise.sigma)?;
         let a = column(&|r| r.target[0])?;
         let b = column(&|r| r.target[1])?;
-        let read = |r: &Row| network.read(r.t, &r.noise, self.objective);
-        let c_skip = column(&|r| read(r).skip)?;
-        let c_out = column(&|r| read(r).output)?;
-        let c_in = column(&|r| read(r).input)?;
-        let time = column(&|r| read(r).time)?.flatten_all()?; // B
+        let c_skip = read(&|r| r.skip)?;
+        let c_out = read(&|r| r.output)?;
+        let c_in = read(&|r| r.input)?;
+        let time = read(&|r| r.time)?.flatten_all()?; // B
 
         let x_t = (x0.broadcast_mul(&alpha)? + eps.input.broadcast_mul(&sigma)?)?;
         let y = (x0.broadcast_mul(&a)? + eps.target.broadcast_mul(&b)?)?;

@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use sconce_core::adapter::{Averaged, Mean};
 use sconce_nn::Param;
 use sconce_nn::rng::Stream;
@@ -87,17 +87,16 @@ impl Mean for Sketch {
 
         let kept = rank.min(values.len());
         let factor = |side: &Columns, long: usize| {
-            let half = |(column, s): (&Vec<f64>, &f64)| column.iter().map(|x| (x * s.sqrt()) as f32).collect();
-            let mut columns: Vec<Vec<f32>> = side.0.iter().zip(&values).take(kept).map(half).collect();
-            columns.resize(rank, vec![0.0; long]); // a layer's side may be less than the rank
-            Tensor::new(columns, &Device::Cpu) // R long
+            let mut half = side.rooted(&values, kept);
+            half.0.resize(rank, vec![0.0; long]); // a layer's side may be less than the rank
+            half.matrix() // long R
         };
         let shaped = |t: Tensor, like: &Param, dims: [usize; 2]| {
             let like = like.tensor()?;
             t.contiguous()?.reshape([&dims, &like.dims()[2..]].concat())?.to_device(like.device())
         };
-        let down = shaped(factor(&right, i)?, &self.down, [rank, self.down.shape().dims()[1]])?;
-        let up = shaped(factor(&left, o)?.t()?, &self.up, [o, rank])?;
+        let down = shaped(factor(&right, i)?.t()?, &self.down, [rank, self.down.shape().dims()[1]])?;
+        let up = shaped(factor(&left, o)?, &self.up, [o, rank])?;
         let squares = |values: &[f64]| values.iter().map(|s| s * s).sum::<f64>();
         Ok(Averaged {
             tensors: [(DOWN.to_owned(), down), (UP.to_owned(), up)].into(),
@@ -111,6 +110,7 @@ impl Mean for Sketch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
     fn norm(t: &Tensor) -> Result<f64> {
         Ok(f64::from(t.sqr()?.sum_all()?.to_scalar::<f32>()?).sqrt())

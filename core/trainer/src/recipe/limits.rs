@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Result, Var};
 
-use super::tables::{Convert, Gradients, MaskFrom, Recipe, Task};
+use super::convert::Convert;
+use super::tables::{Gradients, MaskFrom, Recipe, Task};
 use crate::optimizer::{Needs, Trained};
 
 /// Fields out of their limits, with what the limit is.

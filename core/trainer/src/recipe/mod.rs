@@ -12,6 +12,7 @@
 //! looked up in the registry and its table read typed. All faults that can be found are reported together.
 
 mod builtin;
+mod convert;
 mod document;
 mod error;
 mod layer;
@@ -26,6 +27,7 @@ mod tests;
 mod write;
 
 pub use builtin::{BuiltinRecipe, builtins};
+pub use convert::{Convert, Fading};
 pub use document::{Position, Syntax};
 pub use error::{Blame, Fault, Origin, RecipeError};
 pub use layer::inline;

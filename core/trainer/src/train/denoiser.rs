@@ -46,6 +46,8 @@ pub(super) struct DenoiserTask<'a> {
     /// Whether captions are encoded in the graph, because an encoder trains.
     encoders_train: bool,
     learning: Learning,
+    /// What stands between the network and the run, as it begins.
+    conversion: Option<Conversion>,
     memory: Memory,
     /// The encoders with a memory of the previews' prompts.
     remembering: Arc<Remembering>,
@@ -79,8 +81,9 @@ impl<'a> DenoiserTask<'a> {
         let cache = Cache::new(&folder, &**model.autoencoder())?;
         let device = job.options.device.clone();
         let learning = Learning::start(&*job.recipe.timesteps, &*job.recipe.weighting);
-        let mut task =
-            Self { job, set, cache, device, encoders_train, learning, memory: Memory::default(), remembering };
+        let conversion = job.recipe.model.conversion(model.native(), 0)?;
+        let memory = Memory::default();
+        let mut task = Self { job, set, cache, device, encoders_train, learning, conversion, memory, remembering };
         task.encode(order, observer)?;
         task.let_go();
         Ok(task)
@@ -263,8 +266,8 @@ impl<'a> DenoiserTask<'a> {
     /// What stands between the network and the run, after so many images, for latents B C h w.
     fn conversion(&self, latents: &Tensor, images: u64) -> Result<Option<Conversion>> {
         let (_, _, height, width) = latents.dims4()?;
-        let of = self.job.recipe.model.conversion(self.job.model.native(), images)?;
-        Ok(of.map(|conversion| conversion.sized(height, width)))
+        let now = self.conversion.as_ref().and_then(|conversion| conversion.after(images));
+        Ok(now.map(|conversion| conversion.sized(height, width)))
     }
 
     fn network<'b>(&'b self, conversion: Option<&'b Conversion>) -> Network<'b> {
