@@ -5,14 +5,16 @@
 mod case;
 #[path = "common/formula.rs"]
 mod formula;
+#[path = "common/work.rs"]
+mod work;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use candle_core::{DType, Device, Result, Tensor};
 use case::{Case, json, relative};
 use sconce_nn::weights::{WeightFiles, save};
+use work::{Work, text};
 
 const CASES: [&str; 4] = ["sd1-a", "sdxl-a", "sd3-c", "flux-a"];
 
@@ -21,7 +23,7 @@ type Tensors = BTreeMap<String, Tensor>;
 /// A small model's folder, and a folder to work in.
 struct Place {
     case: Case,
-    work: tempfile::TempDir,
+    work: Work,
 }
 
 impl Place {
@@ -29,36 +31,20 @@ impl Place {
         let all: Vec<String> =
             json(case::data(name, "keys.json")).as_object().expect("components").keys().cloned().collect();
         let case = Case::new(name, &all.iter().map(String::as_str).collect::<Vec<_>>())?;
-        Ok(Self { case, work: tempfile::tempdir().expect("a folder") })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.work.path().join(name)
+        Ok(Self { case, work: Work::new() })
     }
 
     fn model(&self) -> &str {
-        self.case.path().to_str().expect("a plain name")
-    }
-
-    fn sconce(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sconce"));
-        command.current_dir(self.work.path()).args(arguments).env("SCONCE_CACHE", self.path("home"));
-        command.output().expect("the program starts")
-    }
-
-    #[track_caller]
-    fn good(&self, arguments: &[&str]) {
-        let output = self.sconce(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        text(self.case.path())
     }
 
     /// What a file adds to each layer, by the layer's name in PEFT's layout.
     #[track_caller]
     fn added(&self, file: &Path) -> Result<Tensors> {
-        let _ = std::fs::remove_file(self.path("as-peft.safetensors"));
-        let file = file.to_str().expect("a plain name");
-        self.good(&["convert", file, "as-peft.safetensors", "--model", self.model(), "--to", "peft"]);
-        let factors = read(&self.path("as-peft.safetensors"))?;
+        let _ = std::fs::remove_file(self.work.path("as-peft.safetensors"));
+        let file = text(file);
+        self.work.good(&["convert", file, "as-peft.safetensors", "--model", self.model(), "--to", "peft"]);
+        let factors = read(&self.work.path("as-peft.safetensors"))?;
         let product = |(key, down): (&String, &Tensor)| {
             let layer = key.strip_suffix(".lora_A.weight")?;
             let up = &factors[&format!("{layer}.lora_B.weight")];
@@ -114,7 +100,7 @@ fn peft_and_kohya_become_each_other() -> Result<()> {
         let place = Place::new(name)?;
         let want = place.added(&committed(name, "peft"))?;
         same(&place.added(&committed(name, "kohya"))?, &want, name)?;
-        place.good(&[
+        place.work.good(&[
             "convert",
             committed(name, "peft").to_str().unwrap(),
             "k.safetensors",
@@ -123,9 +109,9 @@ fn peft_and_kohya_become_each_other() -> Result<()> {
             "--to",
             "kohya",
         ]);
-        same(&place.added(&place.path("k.safetensors"))?, &want, name)?;
+        same(&place.added(&place.work.path("k.safetensors"))?, &want, name)?;
         let keys = |t: &Tensors| t.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(keys(&read(&place.path("k.safetensors"))?), keys(&read(&committed(name, "kohya"))?), "{name}");
+        assert_eq!(keys(&read(&place.work.path("k.safetensors"))?), keys(&read(&committed(name, "kohya"))?), "{name}");
     }
     Ok(())
 }
@@ -166,8 +152,8 @@ fn other_programs_files_add_the_same() -> Result<()> {
             if tensors.is_empty() {
                 continue;
             }
-            save(&place.path("theirs.safetensors"), &tensors, &BTreeMap::new())?;
-            let got = place.added(&place.path("theirs.safetensors"))?;
+            save(&place.work.path("theirs.safetensors"), &tensors, &BTreeMap::new())?;
+            let got = place.added(&place.work.path("theirs.safetensors"))?;
             let mut want = want.clone();
             want.retain(|layer, _| got.contains_key(layer));
             assert!(want.len() * 3 >= tensors.len() && !want.is_empty(), "{name}: {whose}: {} layers", want.len());
@@ -184,8 +170,8 @@ fn other_programs_files_add_the_same() -> Result<()> {
             }
         }
         if !comfy.is_empty() {
-            save(&place.path("comfy.safetensors"), &comfy, &BTreeMap::new())?;
-            let got = place.added(&place.path("comfy.safetensors"))?;
+            save(&place.work.path("comfy.safetensors"), &comfy, &BTreeMap::new())?;
+            let got = place.added(&place.work.path("comfy.safetensors"))?;
             let mut want = want.clone();
             want.retain(|layer, _| got.contains_key(layer));
             same(&got, &want, &format!("{name}: ComfyUI's"))?;
@@ -196,8 +182,8 @@ fn other_programs_files_add_the_same() -> Result<()> {
 
 /// The original names of the denoiser's layers, by themselves with `_` for `.`.
 fn dotted(place: &Place) -> Result<BTreeMap<String, String>> {
-    place.good(&["convert", place.model(), "whole.safetensors"]);
-    let whole = WeightFiles::open(&[place.path("whole.safetensors")])?;
+    place.work.good(&["convert", place.model(), "whole.safetensors"]);
+    let whole = WeightFiles::open(&[place.work.path("whole.safetensors")])?;
     let layer = |key: &str| {
         let layer = key.strip_prefix("model.diffusion_model.")?.strip_suffix(".weight")?;
         Some((layer.replace('.', "_"), layer.to_owned()))
@@ -237,8 +223,8 @@ fn the_first_repositorys_files_add_to_their_layers() -> Result<()> {
             number += 1;
         }
     }
-    save(&place.path("first.safetensors"), &tensors, &BTreeMap::new())?;
-    same(&place.added(&place.path("first.safetensors"))?, &want, "numbered")
+    save(&place.work.path("first.safetensors"), &tensors, &BTreeMap::new())?;
+    same(&place.added(&place.work.path("first.safetensors"))?, &want, "numbered")
 }
 
 #[test]
@@ -263,12 +249,12 @@ fn merged_loras_draw_what_they_draw_beside_the_model() -> Result<()> {
                 "--out",
                 &picture,
             ];
-            place.good(&[&base[..], more].concat());
-            WeightFiles::open(&[place.path(&latents)])?.tensor("latents", DType::F32, &Device::Cpu)
+            place.work.good(&[&base[..], more].concat());
+            WeightFiles::open(&[place.work.path(&latents)])?.tensor("latents", DType::F32, &Device::Cpu)
         };
         let beside = draw(place.model(), "beside", &["--lora", &lora])?;
         let bare = draw(place.model(), "bare", &[])?;
-        place.good(&["merge", place.model(), "merged", "--lora", &lora]);
+        place.work.good(&["merge", place.model(), "merged", "--lora", &lora]);
         let merged = draw("merged", "inside", &[])?;
         assert!(relative(&bare, &beside)? > 1e-2, "{name}: the LoRA does nothing");
         let off = relative(&merged, &beside)?;
@@ -294,15 +280,16 @@ fn a_lora_comes_back_out_of_the_merged_model() -> Result<()> {
     for name in CASES {
         let place = Place::new(name)?;
         let lora = committed(name, "peft");
-        place.good(&["merge", place.model(), "merged", "--lora", lora.to_str().unwrap(), "--dtype", "f32"]);
+        place.work.good(&["merge", place.model(), "merged", "--lora", lora.to_str().unwrap(), "--dtype", "f32"]);
         let want = place.added(&lora)?;
         let want: Tensors = want.into_iter().filter(|(_, t)| square(t).is_ok_and(|s| s > 0.0)).collect();
         for (rank, whole) in [("16", true), ("1", false)] {
             let out = format!("rank-{rank}.safetensors");
-            let extracted = place.sconce(&["extract", place.model(), "merged", &out, "--rank", rank, "--to", "kohya"]);
+            let extracted =
+                place.work.sconce(&["extract", place.model(), "merged", &out, "--rank", rank, "--to", "kohya"]);
             let said = String::from_utf8_lossy(&extracted.stdout).into_owned();
             assert!(extracted.status.success(), "{name}: {}", String::from_utf8_lossy(&extracted.stderr));
-            let got = place.added(&place.path(&out))?;
+            let got = place.added(&place.work.path(&out))?;
             let (mut all, mut off) = (0.0, 0.0);
             for (layer, want) in &want {
                 all += square(want)?;
@@ -327,9 +314,9 @@ fn a_lora_comes_back_out_of_the_merged_model() -> Result<()> {
                     "--rank",
                     rank,
                 ];
-                let output = place.sconce(&resized);
+                let output = place.work.sconce(&resized);
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-                let smaller = place.added(&place.path("smaller.safetensors"))?;
+                let smaller = place.added(&place.work.path("smaller.safetensors"))?;
                 let mut off = 0.0;
                 for (layer, want) in &want {
                     off += square(&(&smaller[layer] - want)?)?;
@@ -345,9 +332,9 @@ fn a_lora_comes_back_out_of_the_merged_model() -> Result<()> {
 fn a_lora_of_another_model_is_refused_by_its_keys() -> Result<()> {
     let place = Place::new("sd1-a")?;
     let theirs = committed("flux-a", "kohya");
-    let output = place.sconce(&["merge", place.model(), "merged", "--lora", theirs.to_str().unwrap()]);
+    let output = place.work.sconce(&["merge", place.model(), "merged", "--lora", theirs.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("fit no layer of this model"), "{said}");
-    assert!(!place.path("merged").exists() && !place.path("merged.tmp").exists());
+    assert!(!place.work.path("merged").exists() && !place.work.path("merged.tmp").exists());
     Ok(())
 }

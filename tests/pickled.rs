@@ -1,45 +1,36 @@
 //! Old checkpoints: what PyTorch pickled is read as it is, and nothing that a pickle says is done.
 
+#[path = "common/work.rs"]
+mod work;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use candle_core::{DType, Device, Result, Tensor};
 use sconce_nn::weights::WeightFiles;
+use work::{Work, text};
 
-struct Place(tempfile::TempDir);
+/// What inspecting a fixture says, and whether it went well.
+fn inspect(work: &Work, name: &str) -> (bool, String) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data/pickled").join(name);
+    let output = work.sconce(&["inspect", "--json", text(&file)]);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
 
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder"))
-    }
-
-    /// What inspecting a fixture says, and whether it went well.
-    fn inspect(&self, name: &str) -> (bool, String) {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data/pickled").join(name);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sconce"));
-        command.current_dir(self.0.path()).env("SCONCE_CACHE", self.0.path().join("home"));
-        let output = command.args(["inspect", "--json"]).arg(&file).output().expect("the program starts");
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
-    }
-
-    /// The weights that it was made into.
-    fn made(&self) -> Vec<PathBuf> {
-        let home = self.0.path().join("home/sconce/unpickled");
-        let folders = std::fs::read_dir(home).into_iter().flatten().flatten();
-        let files =
-            |f: std::fs::DirEntry| std::fs::read_dir(f.path()).into_iter().flatten().flatten().map(|e| e.path());
-        folders.flat_map(files).collect()
-    }
+/// The weights that it was made into.
+fn made(work: &Work) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(work.path("home/sconce/unpickled")).into_iter().flatten().flatten();
+    let files = |f: std::fs::DirEntry| std::fs::read_dir(f.path()).into_iter().flatten().flatten().map(|e| e.path());
+    folders.flat_map(files).collect()
 }
 
 #[test]
 fn tensors_come_out_as_they_went_in() -> Result<()> {
     for name in ["trainer.ckpt", "plain.pt"] {
-        let place = Place::new();
-        let (good, said) = place.inspect(name);
+        let place = Work::new();
+        let (good, said) = inspect(&place, name);
         assert!(good, "{said}");
-        let made = place.made();
+        let made = made(&place);
         let [file] = made.as_slice() else { panic!("{name}: {made:?}") };
         let weights = WeightFiles::open(&[file])?;
         assert_eq!(weights.keys().collect::<Vec<_>>(), ["bf16", "f16", "f32", "i64", "turned"], "{name}");
@@ -63,23 +54,23 @@ fn tensors_come_out_as_they_went_in() -> Result<()> {
 
 #[test]
 fn nothing_in_a_pickle_is_run() {
-    let place = Place::new();
-    let (_, said) = place.inspect("evil.ckpt");
-    assert!(!place.0.path().join("pickle-was-run").exists(), "{said}");
+    let place = Work::new();
+    let (_, said) = inspect(&place, "evil.ckpt");
+    assert!(!place.path("pickle-was-run").exists(), "{said}");
     assert!(!Path::new("pickle-was-run").exists());
 }
 
 #[test]
 fn what_cannot_be_read_right_is_refused() {
     for (name, why) in [("large.ckpt", "made to fill memory"), ("part.ckpt", "a part of another tensor")] {
-        let place = Place::new();
-        let (good, said) = place.inspect(name);
+        let place = Work::new();
+        let (good, said) = inspect(&place, name);
         assert!(!good && said.contains(why), "{name}: {said}");
-        assert!(place.made().is_empty(), "{name}");
+        assert!(made(&place).is_empty(), "{name}");
     }
-    let place = Place::new();
-    let text = place.0.path().join("text.ckpt");
+    let place = Work::new();
+    let text = place.path("text.ckpt");
     std::fs::write(&text, "not a checkpoint").expect("a file");
-    let (good, said) = place.inspect(text.to_str().expect("a plain name"));
+    let (good, said) = inspect(&place, text.to_str().expect("a plain name"));
     assert!(!good && said.contains("no checkpoint of PyTorch"), "{said}");
 }

@@ -5,11 +5,12 @@
 mod case;
 #[path = "common/formula.rs"]
 mod formula;
+#[path = "common/work.rs"]
+mod work;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use candle_core::{DType, Device, Result, Tensor};
 use case::{Case, json};
@@ -20,43 +21,7 @@ use sconce_nn::weights::{WeightFiles, read_metadata, save};
 use sconce_sdk::Choice;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-/// A folder to work in, with a cache of its own.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder"))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn sconce(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sconce"));
-        command.current_dir(self.0.path()).args(arguments).env("SCONCE_CACHE", self.path("home"));
-        command.output().expect("the program starts")
-    }
-
-    #[track_caller]
-    fn good(&self, arguments: &[&str]) -> String {
-        let output = self.sconce(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    #[track_caller]
-    fn bad(&self, arguments: &[&str]) -> String {
-        let output = self.sconce(arguments);
-        assert!(!output.status.success(), "{arguments:?} succeeded");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a plain name")
-}
+use work::{Work, text};
 
 /// Every tensor of a folder's components, in its stored type.
 fn tensors(dir: &Path) -> BTreeMap<String, Tensor> {
@@ -96,8 +61,10 @@ fn components(name: &str) -> Vec<String> {
 
 #[test]
 fn a_model_comes_back_from_a_single_file_as_it_was() -> Result<()> {
-    for name in ["sd1-a", "sd1-c", "sd2-a", "sdxl-a", "sdxl-b", "sd3-a", "sd3-b", "sd3-c", "flux-a", "flux-b"] {
-        let place = Place::new();
+    for name in
+        ["sd1-a", "sd1-c", "sd2-a", "sd2-b", "sd2-c", "sdxl-a", "sdxl-b", "sd3-a", "sd3-b", "sd3-c", "flux-a", "flux-b"]
+    {
+        let place = Work::new();
         let all = components(name);
         let case = Case::new(name, &all.iter().map(String::as_str).collect::<Vec<_>>())?;
         place.good(&["convert", text(case.path()), "whole.safetensors"]);
@@ -209,7 +176,7 @@ fn published_models_are_known_by_their_keys() {
         ("flux-schnell", "flux", "flow"),
     ];
     for (model, family, objective) in expected {
-        let place = Place::new();
+        let place = Work::new();
         hollow(&place.path("model.safetensors"), &original_keys(model));
         let said: Value = serde_json::from_str(&place.good(&["inspect", "model.safetensors", "--json"])).expect("JSON");
         assert_eq!(said["family"], family, "{model}");
@@ -224,7 +191,7 @@ fn published_models_are_known_by_their_keys() {
 /// The quickstart's model goes in as a file, and what is trained comes out as one.
 #[test]
 fn a_run_reads_and_writes_single_files() -> Result<()> {
-    let place = Place::new();
+    let place = Work::new();
     let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart/model");
     place.good(&["convert", text(&quickstart), "one.safetensors"]);
     let tokenizer = |name: &str| format!("model.files.{name}='{}'", text(&quickstart.join(name)));
@@ -257,7 +224,7 @@ fn a_run_reads_and_writes_single_files() -> Result<()> {
 }
 
 /// A small model of SDXL as a single file with more in it.
-fn marked(place: &Place, name: &str, markers: &[&str], header: &[(&str, &str)]) -> Result<()> {
+fn marked(place: &Work, name: &str, markers: &[&str], header: &[(&str, &str)]) -> Result<()> {
     let all = components("sdxl-a");
     let case = Case::new("sdxl-a", &all.iter().map(String::as_str).collect::<Vec<_>>())?;
     let _ = std::fs::remove_file(place.path("made.safetensors"));
@@ -275,7 +242,7 @@ fn marked(place: &Place, name: &str, markers: &[&str], header: &[(&str, &str)]) 
 
 #[test]
 fn what_a_file_says_of_itself_is_believed_unless_it_says_two_things() -> Result<()> {
-    let place = Place::new();
+    let place = Work::new();
     marked(&place, "plain.safetensors", &[], &[])?;
     let native = |file: &str| -> Value {
         let said: Value = serde_json::from_str(&place.good(&["inspect", file, "--json"])).expect("JSON");
@@ -327,7 +294,7 @@ fn a_single_file_comes_with_the_tokenizer_that_it_leaves_out() -> Result<()> {
 /// A file's header is somebody else's word.
 #[test]
 fn a_hostile_header_writes_nothing_outside_and_builds_nothing_huge() -> Result<()> {
-    let place = Place::new();
+    let place = Work::new();
     marked(&place, "plain.safetensors", &[], &[])?;
     let header = read_metadata(&place.path("plain.safetensors"))?;
     let changed = |change: &dyn Fn(&mut Value)| -> String {
@@ -359,7 +326,7 @@ fn a_hostile_header_writes_nothing_outside_and_builds_nothing_huge() -> Result<(
 
 #[test]
 fn what_is_not_whole_is_refused_by_name() -> Result<()> {
-    let place = Place::new();
+    let place = Work::new();
     marked(&place, "plain.safetensors", &["model.diffusion_model.input_blocks.0.0.more"], &[])?;
     let said = place.bad(&["inspect", "plain.safetensors"]);
     assert!(said.contains("input_blocks.0.0.more") && said.contains("no place in `unet`"), "{said}");

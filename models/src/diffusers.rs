@@ -9,7 +9,7 @@ use candle_core::{DType, Error, Result, bail};
 use sconce_core::model::LoadOptions;
 use sconce_nn::Store;
 use sconce_nn::store::{Keep, Source};
-use sconce_nn::weights::WeightFiles;
+use sconce_nn::weights::{WeightFiles, write_atomic};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -23,6 +23,20 @@ pub fn read_json(path: &Path) -> Result<Map<String, Value>> {
     let what = path.display();
     let text = std::fs::read_to_string(path).map_err(|e| Error::Msg(format!("{what}: cannot read: {e}")))?;
     serde_json::from_str(&text).map_err(|e| Error::Msg(format!("{what}: not a JSON object: {e}")))
+}
+
+/// Writes a JSON object, and says where.
+pub fn write_json(path: &Path, json: &Map<String, Value>) -> Result<PathBuf> {
+    let text = serde_json::to_string_pretty(json).map_err(Error::wrap)? + "\n";
+    write_atomic(path, |out| out.write_all(text.as_bytes()))?;
+    Ok(path.to_owned())
+}
+
+/// The file that a component's weights are written to, in a model folder.
+pub fn weight_file(dir: &Path, component: &str) -> PathBuf {
+    let [ours, theirs] = STEMS;
+    let stem = if component.starts_with("text_encoder") { theirs } else { ours };
+    dir.join(component).join(format!("{stem}.safetensors"))
 }
 
 /// The `config.json` of a component's folder.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use candle_core::{DType, Device};
 use clap::ValueEnum;
+use sconce_core::embedded::locate_model;
 use sconce_core::model::Family;
 use sconce_core::recipe::Float;
 use sconce_sdk::{Choice, Kind};
@@ -123,6 +124,27 @@ pub fn family(path: &Path) -> Result<Choice<dyn Family>, Failure> {
         let failure = Failure::files(e.message);
         e.help.into_iter().fold(failure, Failure::help)
     })
+}
+
+/// Components beside a single file.
+#[derive(Debug, Default, clap::Args)]
+pub struct FilesArg {
+    /// A component that a single file does not hold, or that takes the place of its own: `vae=ae.safetensors`,
+    /// `tokenizer_2=t5/tokenizer.json`. May be repeated.
+    #[arg(long, value_name = "COMPONENT=FILE", value_parser = component_file)]
+    pub file: Vec<(String, PathBuf)>,
+}
+
+fn component_file(text: &str) -> Result<(String, PathBuf), String> {
+    let (component, file) = text.split_once('=').ok_or("expected a component and a file: vae=ae.safetensors")?;
+    Ok((component.to_owned(), file.into()))
+}
+
+impl FilesArg {
+    /// The folder of a model that is given as a folder or as a single file.
+    pub fn locate(&self, model: &str) -> Result<PathBuf, Failure> {
+        locate_model(model, &self.file.iter().cloned().collect(), Path::new(".")).map_err(Failure::files)
+    }
 }
 
 /// A plugin on the command line: its name, its name with fields (`karras{rho=5.0}`), or its table

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
-use sconce_core::adapter::AdapterLayout;
-use sconce_core::embedded::locate_model;
+use sconce_core::adapter::{AdapterLayout, Saved};
+use sconce_core::embedded::whole;
 use sconce_core::model::Family;
+use sconce_models::folder::copy::{Edit, as_it_is, copy};
 use sconce_models::lora::{self, extract::resized};
-use sconce_models::original::file::{self, Edit, as_it_is};
+use sconce_models::original::file::CONFIGS;
+use sconce_models::original::write::write;
+use sconce_nn::Store;
 use sconce_nn::weights::{read_metadata, save};
 use sconce_sdk::Choice;
 
-use super::args::{self, DtypeArg};
+use super::args::{self, DtypeArg, FilesArg};
 use super::inspect::folder_metadata;
-use super::sample::component_file;
 use super::{Failure, print};
 
 /// Turn a model, or a LoRA, from one layout into another.
@@ -61,10 +64,8 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<DtypeArg>,
 
-    /// A component that a single file does not hold, or that takes the place of its own: `vae=ae.safetensors`. May be
-    /// repeated.
-    #[arg(long, value_name = "COMPONENT=FILE", value_parser = component_file)]
-    file: Vec<(String, PathBuf)>,
+    #[command(flatten)]
+    files: FilesArg,
 }
 
 /// A model's layout.
@@ -86,10 +87,9 @@ impl Layout {
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     absent(&args.out)?;
-    let files = args.file.iter().cloned().collect();
     let dtype = args.dtype.map(DType::from);
     if let (Some(model), Some(layout)) = (&args.model, &args.to) {
-        let model = locate_model(model, &files, Path::new(".")).map_err(Failure::files)?;
+        let model = args.files.locate(model)?;
         let stores = args::family(&model)?.shapes(&model).map_err(Failure::files)?;
         let layout: Choice<dyn AdapterLayout> = args::plugin(layout)?;
         let from = Path::new(&args.from);
@@ -103,10 +103,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             let share = if whole > 0.0 { (left / whole).sqrt() } else { 0.0 };
             eprintln!("the rank leaves out {share:.2e} of what the LoRA adds");
         }
-        let cast = |(key, t): (String, Tensor)| Ok((key, dtype.map_or(Ok(t.clone()), |dtype| t.to_dtype(dtype))?));
-        let tensors = layout.write(&stores, &found).map_err(Failure::files)?;
-        let tensors = tensors.into_iter().map(cast).collect::<candle_core::Result<_>>().map_err(Failure::files)?;
-        save(&args.out, &tensors, &header(from, from)).map_err(Failure::files)?;
+        write_adapter(&args.out, &layout, &stores, &found, dtype, &header(from, from))?;
         return print(&format!("wrote {}, {} layers\n", args.out.display(), found.len()));
     }
     let layout = match args.to.as_deref() {
@@ -119,7 +116,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             return Err(failure.help("for a LoRA, say which model it is for: --model DIR"));
         }
     };
-    let from = locate_model(&args.from, &files, Path::new(".")).map_err(Failure::files)?;
+    let from = args.files.locate(&args.from)?;
     let family = args::family(&from)?;
     let header = header(Path::new(&args.from), &from);
     written(&from, &family, &args.out, layout, dtype, &header, &as_it_is)?;
@@ -147,27 +144,31 @@ pub(super) fn written(
     header: &BTreeMap<String, String>,
     edit: Edit,
 ) -> Result<(), Failure> {
-    absent(out)?;
-    match layout {
-        Layout::SingleFile => file::write(from, family, out, dtype, header, edit).map_err(Failure::files),
+    let done = match layout {
+        Layout::SingleFile => write(from, family, out, dtype, header, edit),
         Layout::Diffusers => {
             let stores = family.shapes(from).map_err(Failure::files)?;
-            let mut tmp = out.as_os_str().to_owned();
-            tmp.push(".tmp");
-            let tmp = PathBuf::from(tmp);
-            let _ = std::fs::remove_dir_all(&tmp);
-            let wrote = file::write_diffusers(from, &stores, &tmp, dtype, header, edit).map_err(Failure::files);
-            let moved = |()| {
-                let failed = |e| Failure::files(format!("{}: {e}", out.display()));
-                std::fs::rename(&tmp, out).map_err(failed)
-            };
-            let done = wrote.and_then(moved);
-            if done.is_err() {
-                let _ = std::fs::remove_dir_all(&tmp); // nothing half-written stays
-            }
-            done
+            whole(out, |tmp| copy(from, &stores, tmp, dtype, header, edit))
         }
-    }
+    };
+    done.map_err(Failure::files)
+}
+
+/// Writes an adapter in a layout, in `dtype` or as it is.
+pub(super) fn write_adapter(
+    out: &Path,
+    layout: &Choice<dyn AdapterLayout>,
+    stores: &[Arc<Store>],
+    adapters: &[Saved],
+    dtype: Option<DType>,
+    header: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    let cast = |(key, t): (String, Tensor)| Ok((key, t.to_dtype(dtype.unwrap_or(t.dtype()))?));
+    let written = layout.write(stores, adapters).and_then(|tensors| {
+        let tensors = tensors.into_iter().map(cast).collect::<candle_core::Result<_>>()?;
+        save(out, &tensors, header)
+    });
+    written.map_err(Failure::files)
 }
 
 /// What the model's own header says; not what only its layout is made of.
@@ -176,7 +177,7 @@ pub(super) fn header(given: &Path, folder: &Path) -> BTreeMap<String, String> {
         true => read_metadata(given).unwrap_or_default(),
         false => folder_metadata(folder),
     };
-    header.remove(file::CONFIGS);
+    header.remove(CONFIGS);
     header.remove("format");
     header
 }

@@ -1,19 +1,15 @@
 //! `sconce extract`: a LoRA out of two checkpoints.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
 use sconce_core::adapter::AdapterLayout;
-use sconce_core::embedded::locate_model;
 use sconce_core::train::matches;
 use sconce_models::diffusers::weights;
 use sconce_models::lora::extract::extract;
-use sconce_nn::weights::save;
 use sconce_sdk::Choice;
 
-use super::args::{self, DtypeArg};
-use super::convert::{absent, header};
+use super::args::{self, DtypeArg, FilesArg};
+use super::convert::{absent, header, write_adapter};
 use super::{Failure, print};
 
 /// Take what a fine-tune changed as a LoRA.
@@ -59,8 +55,8 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), Failure> {
     absent(&args.out)?;
     let layout: Choice<dyn AdapterLayout> = args::plugin(&args.to)?;
-    let [base, tuned] = [&args.base, &args.tuned].map(|m| locate_model(m, &BTreeMap::new(), Path::new(".")));
-    let (base, tuned) = (base.map_err(Failure::files)?, tuned.map_err(Failure::files)?);
+    let files = FilesArg::default();
+    let (base, tuned) = (files.locate(&args.base)?, files.locate(&args.tuned)?);
     let (family, other) = (args::family(&base)?, args::family(&tuned)?);
     if family.name() != other.name() {
         return Err(Failure::files(format!(
@@ -83,13 +79,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if found.adapters.is_empty() {
         return Err(Failure::files("the two have the same weights in all these layers"));
     }
-    let dtype: DType = args.dtype.into();
-    let cast = |(key, t): (String, Tensor)| Ok((key, t.to_dtype(dtype)?));
-    let tensors = layout.write(&stores, &found.adapters).map_err(Failure::files)?;
-    let tensors = tensors.into_iter().map(cast).collect::<candle_core::Result<_>>().map_err(Failure::files)?;
     let mut header = header(Path::new(&args.tuned), &tuned);
     header.insert("sconce.extracted".to_owned(), format!("rank {}", args.rank));
-    save(&args.out, &tensors, &header).map_err(Failure::files)?;
+    write_adapter(&args.out, &layout, &stores, &found.adapters, Some(args.dtype.into()), &header)?;
     let share = |part: f64, whole: f64| if whole > 0.0 { (part / whole).sqrt() } else { 0.0 };
     print(&format!(
         "wrote {}, {} layers, {} unchanged\nthe rank leaves out {:.2e} of what changed in them; {:.2e} of all that changed is \

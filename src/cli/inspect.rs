@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use sconce_core::embedded::locate_model;
 use sconce_models::original::detect;
 use sconce_models::original::file::CONFIGS;
+use sconce_models::original::pickle::{is_pickled, unpickled};
 use sconce_nn::weights::{WeightFiles, read_metadata};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::args::family;
+use super::args::{FilesArg, family};
 use super::{Failure, print, print_json};
 
 /// The header field that holds the recipe a file was made by.
@@ -53,14 +53,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if !path.exists() {
         return Err(Failure::files(format!("there is no `{}`", path.display())));
     }
-    let unpickled;
-    let path = match path.extension().and_then(|e| e.to_str()) {
-        Some("ckpt" | "pt" | "pth") => {
-            unpickled = sconce_models::original::pickle::unpickled(path).map_err(Failure::files)?;
-            &unpickled
-        }
-        _ => path,
-    };
+    let unpickled = is_pickled(path).then(|| unpickled(path)).transpose().map_err(Failure::files)?;
+    let path = unpickled.as_deref().unwrap_or(path);
     let mut holds = if path.is_dir() { folder(path, path)? } else { file(path)? };
     if args.hash {
         if args.path.is_dir() {
@@ -84,8 +78,7 @@ fn file(path: &Path) -> Result<Value, Failure> {
     let weights = WeightFiles::open(&[path]).map_err(Failure::files)?;
     let metadata = read_metadata(path).map_err(Failure::files)?;
     if metadata.contains_key(CONFIGS) || detect(&weights).map_err(Failure::files)?.is_some() {
-        let made =
-            locate_model(&path.display().to_string(), &BTreeMap::new(), Path::new(".")).map_err(Failure::files)?;
+        let made = FilesArg::default().locate(&path.display().to_string())?;
         let mut holds = folder(path, &made)?;
         holds["metadata"] = json!(metadata);
         holds["layout"] = json!("single-file");

@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
-use sconce_core::embedded::locate_model;
 use sconce_models::lora::Merge;
 
-use super::args::{self, DtypeArg, LoraArg};
-use super::convert::{Layout, header, written};
-use super::sample::component_file;
+use super::args::{self, DtypeArg, FilesArg, LoraArg};
+use super::convert::{Layout, absent, header, written};
 use super::{Failure, print};
 
 /// Merge LoRAs into a model.
@@ -37,16 +35,14 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<DtypeArg>,
 
-    /// A component that a single file does not hold, or that takes the place of its own: `vae=ae.safetensors`. May be
-    /// repeated.
-    #[arg(long, value_name = "COMPONENT=FILE", value_parser = component_file)]
-    file: Vec<(String, PathBuf)>,
+    #[command(flatten)]
+    files: FilesArg,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let files = args.file.iter().cloned().collect();
-    let from = locate_model(&args.model, &files, Path::new(".")).map_err(Failure::files)?;
+    absent(&args.out)?;
+    let from = args.files.locate(&args.model)?;
     let family = args::family(&from)?;
     let stores = family.shapes(&from).map_err(Failure::files)?;
     let loras: Vec<(&Path, f64)> = args.lora.iter().map(|l| (l.file.as_path(), l.scale)).collect();

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
-use sconce_core::embedded::locate_model;
 use sconce_core::model::{Family, Geometry, LoadOptions, Model, Native};
 use sconce_core::network::Network;
 use sconce_core::recipe::SamplingTable;
@@ -19,7 +18,7 @@ use sconce_nn::weights::{WeightFiles, save, write_atomic};
 use sconce_sdk::{Choice, Kind, Objective, Schedule, Spacing};
 use serde_json::Value;
 
-use super::args::{self, DeviceArg, DtypeArg, LoraArg, plugin};
+use super::args::{self, DeviceArg, DtypeArg, FilesArg, LoraArg, plugin};
 use super::{Failure, print};
 
 /// Draw a picture.
@@ -42,10 +41,9 @@ pub struct Args {
     #[arg(long, value_name = "DIR|FILE")]
     pub model: String,
 
-    /// A component that a single file does not hold, or that takes the place of its own: `vae=ae.safetensors`,
-    /// `tokenizer_2=t5/tokenizer.json`. May be repeated.
-    #[arg(long, value_name = "COMPONENT=FILE", value_parser = component_file)]
-    pub file: Vec<(String, PathBuf)>,
+    /// Components beside a single file.
+    #[command(flatten)]
+    pub files: FilesArg,
 
     /// An adapter file to add, with its strength after a colon. May be repeated.
     #[arg(long, value_name = "FILE[:SCALE]")]
@@ -137,12 +135,6 @@ pub struct Args {
     pub device: DeviceArg,
 }
 
-/// A component and its file.
-pub fn component_file(text: &str) -> Result<(String, PathBuf), String> {
-    let (component, file) = text.split_once('=').ok_or("expected a component and a file: vae=ae.safetensors")?;
-    Ok((component.to_owned(), file.into()))
-}
-
 fn quantised(text: &str) -> Result<(String, Format), String> {
     let (component, format) = text.split_once('=').ok_or("expected a component and a format: transformer=nf4")?;
     Ok((component.to_owned(), format.parse()?))
@@ -151,8 +143,7 @@ fn quantised(text: &str) -> Result<(String, Format), String> {
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     args.validate()?;
-    let files = args.file.iter().cloned().collect();
-    let path = locate_model(&args.model, &files, Path::new(".")).map_err(Failure::files)?;
+    let path = args.files.locate(&args.model)?;
     let family = args::family(&path)?;
     let native = args.native(&*family, &path)?;
     let sampling = args.sampling(&native)?;

@@ -2,6 +2,7 @@
 //! says what the model was trained as, so that every program that reads it samples it right. Each file is written under
 //! another name and renamed when it is whole. The families differ in what a [`Rule`] says and in their networks.
 
+pub mod copy;
 pub mod native;
 pub mod scheduler;
 
@@ -18,7 +19,7 @@ use sconce_sdk::Choice;
 use serde_json::{Map, Value, json};
 
 use self::native::SCHEDULER;
-use crate::diffusers::{config, file_names, read_json};
+use crate::diffusers::{config, file_names, read_json, weight_file, write_json};
 use crate::{original, vae};
 
 /// The folders of tokenizers.
@@ -124,16 +125,9 @@ impl Model for FolderModel {
         for store in &stores {
             written.extend(self.save_component(to, store, what)?);
         }
-        for folder in TOKENIZERS.iter().filter(|folder| self.dir.join(folder).is_dir()) {
-            for name in file_names(&self.dir.join(folder))? {
-                let (from, path) = (self.dir.join(folder).join(&name), to.join(folder).join(&name));
-                let bytes = std::fs::read(&from).map_err(|e| Error::Msg(format!("{}: {e}", from.display())))?;
-                write_atomic(&path, |out| out.write_all(&bytes))?;
-                written.push(path);
-            }
-        }
+        written.extend(copy_tokenizers(&self.dir, to)?);
         let scheduler = scheduler::written(&read_json(&self.dir.join(SCHEDULER))?, &self.native, what.trained_as)?;
-        let index = self.index(&scheduler)?;
+        let index = index(&self.dir, &scheduler, &|name| TOKENIZERS.contains(&name) || self.has(name))?;
         written.push(write_json(&to.join(SCHEDULER), &scheduler)?);
         // Last, since it is what makes the folder a model.
         written.push(write_json(&to.join("model_index.json"), &index)?);
@@ -142,7 +136,7 @@ impl Model for FolderModel {
 
     fn single_file(&self, saved: &Path, to: &Path, metadata: &BTreeMap<String, String>) -> Result<()> {
         let family = Choice::<dyn Family>::named(&self.native.family).map_err(|e| Error::Msg(e.to_string()))?;
-        original::file::write(saved, &family, to, None, metadata, &original::file::as_it_is)
+        original::write::write(saved, &family, to, None, metadata, &copy::as_it_is)
     }
 }
 
@@ -205,27 +199,40 @@ impl FolderModel {
                 *value = json!(torch_name(what.dtype));
             }
         }
-        let stem = if name.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" };
-        let file = to.join(name).join(format!("{stem}.safetensors"));
+        let file = weight_file(to, name);
         save(&file, &weights, what.metadata)?;
         Ok(vec![file, write_json(&to.join(name).join("config.json"), &settings)?])
     }
+}
 
-    /// `model_index.json` with the scheduler's class. Parts that are not of the model (the safety checker and its feature
-    /// extractor) are left out, as the format allows.
-    fn index(&self, scheduler: &Map<String, Value>) -> Result<Map<String, Value>> {
-        let mut index = read_json(&self.dir.join("model_index.json"))?;
-        for (name, part) in &mut index {
-            match name.as_str() {
-                "scheduler" => *part = json!(["diffusers", scheduler["_class_name"]]),
-                name if TOKENIZERS.contains(&name) || self.has(name) => {}
-                "requires_safety_checker" => *part = json!(false),
-                _ if part.is_array() => *part = json!([null, null]),
-                _ => {}
-            }
+/// A folder's `model_index.json` with the scheduler's class. Parts that the model has not (the safety checker and its feature
+/// extractor) are left out, as the format allows.
+fn index(dir: &Path, scheduler: &Map<String, Value>, has: &dyn Fn(&str) -> bool) -> Result<Map<String, Value>> {
+    let mut index = read_json(&dir.join("model_index.json"))?;
+    for (name, part) in &mut index {
+        match name.as_str() {
+            "scheduler" => *part = json!(["diffusers", scheduler["_class_name"]]),
+            name if has(name) => {}
+            "requires_safety_checker" => *part = json!(false),
+            _ if part.is_array() => *part = json!([null, null]),
+            _ => {}
         }
-        Ok(index)
     }
+    Ok(index)
+}
+
+/// Copies the tokenizers of a folder as they are.
+fn copy_tokenizers(from: &Path, to: &Path) -> Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    for folder in TOKENIZERS.iter().filter(|folder| from.join(folder).is_dir()) {
+        for name in file_names(&from.join(folder))? {
+            let (from, path) = (from.join(folder).join(&name), to.join(folder).join(&name));
+            let bytes = std::fs::read(&from).map_err(|e| Error::Msg(format!("{}: {e}", from.display())))?;
+            write_atomic(&path, |out| out.write_all(&bytes))?;
+            written.push(path);
+        }
+    }
+    Ok(written)
 }
 
 fn torch_name(dtype: DType) -> &'static str {
@@ -235,10 +242,4 @@ fn torch_name(dtype: DType) -> &'static str {
         DType::F64 => "float64",
         _ => "float32",
     }
-}
-
-fn write_json(path: &Path, json: &Map<String, Value>) -> Result<PathBuf> {
-    let text = serde_json::to_string_pretty(json).map_err(Error::wrap)? + "\n";
-    write_atomic(path, |out| out.write_all(text.as_bytes()))?;
-    Ok(path.to_owned())
 }

@@ -10,7 +10,7 @@ use sconce_nn::rng::Stream;
 use sconce_nn::small::Columns;
 use sconce_nn::weights::WeightFiles;
 
-use super::{ALPHA, DOWN, UP, adaptable, product};
+use super::{ALPHA, DOWN, UP, adaptable, factors, product};
 
 /// Columns beyond the rank that the range is looked for with, and passes over the matrix that sharpen it (Halko, Martinsson &
 /// Tropp 2011, algorithm 4.4).
@@ -64,7 +64,7 @@ pub fn extract(
                 None => found.elsewhere += size,
                 Some(_) if size == 0.0 => found.unchanged += 1,
                 Some(path) => {
-                    let (down, up, _) = nearest(&change, rank, &format!("{component}.{name}"))?;
+                    let (down, up) = nearest(&change, rank, &format!("{component}.{name}"))?;
                     let adapter = saved(component, path, down, up);
                     let rest = (&change - product(&adapter, change.dims())?)?;
                     found.whole += size;
@@ -87,8 +87,8 @@ fn saved(component: &str, path: &str, down: Tensor, up: Tensor) -> Saved {
     }
 }
 
-/// A and B of a change, in a layer's shapes, and the squared norm of their product.
-fn nearest(change: &Tensor, rank: usize, place: &str) -> Result<(Tensor, Tensor, f64)> {
+/// A and B of a change, in a layer's shapes.
+fn nearest(change: &Tensor, rank: usize, place: &str) -> Result<(Tensor, Tensor)> {
     let dims = change.dims().to_vec();
     let matrix = change.flatten_from(1)?; // O I
     let (o, i) = matrix.dims2()?;
@@ -104,26 +104,16 @@ fn nearest(change: &Tensor, rank: usize, place: &str) -> Result<(Tensor, Tensor,
     let (right, r) = Columns::of(&turned.matmul(&left.matrix()?)?)?.orthonormal(); // I K, and K K
     // The change is left (right r)ᵀ = left rᵀ rightᵀ.
     let (v, values, u) = r.singular();
-    factors(&left.times(&u), &values, &right.times(&v), rank, &dims)
+    split(&left.times(&u), &values, &right.times(&v), rank, &dims)
 }
 
 /// A and B of singular vectors and values, each with the root of the values.
-fn factors(
-    left: &Columns,
-    values: &[f64],
-    right: &Columns,
-    rank: usize,
-    dims: &[usize],
-) -> Result<(Tensor, Tensor, f64)> {
+fn split(left: &Columns, values: &[f64], right: &Columns, rank: usize, dims: &[usize]) -> Result<(Tensor, Tensor)> {
     let kept = rank.min(values.len());
-    let scaled = |side: &Columns| {
-        let root = |(column, s): (&Vec<f64>, &f64)| column.iter().map(|x| x * s.sqrt()).collect();
-        Columns(side.0.iter().zip(values).take(kept).map(root).collect())
-    };
-    let down = scaled(right).matrix()?.t()?.contiguous()?.reshape([&[kept], &dims[1..]].concat())?;
+    let down = right.rooted(values, kept).matrix()?.t()?.contiguous()?.reshape([&[kept], &dims[1..]].concat())?;
     let ones = vec![1; dims.len() - 2];
-    let up = scaled(left).matrix()?.reshape([&[dims[0], kept], ones.as_slice()].concat())?;
-    Ok((down, up, values[..kept].iter().map(|s| s * s).sum()))
+    let up = left.rooted(values, kept).matrix()?.reshape([&[dims[0], kept], ones.as_slice()].concat())?;
+    Ok((down, up))
 }
 
 /// A layer's addition at another rank, as near as that allows, and the squared norms of it whole and of what is left out.
@@ -131,18 +121,14 @@ fn factors(
 /// # Errors
 /// If it has no two factors.
 pub fn resized(adapter: &Saved, rank: usize) -> Result<(Saved, f64, f64)> {
-    let get = |name: &str| match adapter.tensors.get(name) {
-        Some(t) => t.to_dtype(DType::F32),
-        None => bail!("{}.{}: the LoRA has no `{name}`", adapter.component, adapter.path),
-    };
-    let (down, up) = (get(DOWN)?, get(UP)?);
-    let old = down.dim(0)? as f64;
-    let scale = adapter.constants.get(ALPHA).map_or(1.0, |alpha| alpha / old);
+    let (down, up, scale) = factors(adapter)?;
+    let (down, up) = (down.to_dtype(DType::F32)?, up.to_dtype(DType::F32)?);
     let dims = [&[up.dim(0)?], &down.dims()[1..]].concat();
     let (left, a) = Columns::of(&(up.flatten_from(1)? * scale)?)?.orthonormal(); // O R, R R
     let (right, b) = Columns::of(&down.flatten_from(1)?.t()?)?.orthonormal(); // I R, R R
     let (u, values, v) = a.times(&b.transposed()).singular();
-    let (down, up, kept) = factors(&left.times(&u), &values, &right.times(&v), rank, &dims)?;
-    let whole: f64 = values.iter().map(|s| s * s).sum();
-    Ok((saved(&adapter.component, &adapter.path, down, up), whole, (whole - kept).max(0.0)))
+    let (down, up) = split(&left.times(&u), &values, &right.times(&v), rank, &dims)?;
+    let squares = |values: &[f64]| values.iter().map(|s| s * s).sum::<f64>();
+    let left_out = squares(&values[rank.min(values.len())..]);
+    Ok((saved(&adapter.component, &adapter.path, down, up), squares(&values), left_out))
 }

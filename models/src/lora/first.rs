@@ -11,6 +11,7 @@ use sconce_nn::weights::WeightFiles;
 use sconce_sdk::prelude::*;
 
 use super::{DOWN, UP};
+use crate::text::clip;
 
 /// The first LoRA repository's layout. It is read, and not written: nothing loads it any more.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -56,9 +57,7 @@ fn order(store: &Store) -> Vec<String> {
     let paths: Vec<&str> = layers.iter().map(|l| l.path()).collect();
     let mut order = Vec::new();
     if store.component().starts_with("text_encoder") {
-        let block = |p: &str| p.strip_prefix("text_model.encoder.layers.")?.split('.').next()?.parse::<usize>().ok();
-        let count = paths.iter().filter_map(|p| block(p)).max().map_or(0, |n| n + 1);
-        for i in 0..count {
+        for i in 0..clip::layers(store) {
             // As CLIPAttention makes them.
             for layer in ["k_proj", "v_proj", "q_proj", "out_proj"] {
                 order.push(format!("text_model.encoder.layers.{i}.self_attn.{layer}"));

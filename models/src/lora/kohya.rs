@@ -154,11 +154,8 @@ impl Names {
 fn joined(parts: &[(&Saved, &Rows)]) -> Result<[Tensor; 3]> {
     let (mut downs, mut ups, mut scales) = (Vec::new(), Vec::new(), Vec::new());
     for (saved, rows) in parts {
-        let (Some(down), Some(up)) = (saved.tensors.get(DOWN), saved.tensors.get(UP)) else {
-            bail!("{}.{}: this layout holds LoRA alone", saved.component, saved.path)
-        };
-        let rank = down.dim(0)? as f64;
-        scales.push(saved.constants.get(ALPHA).copied().unwrap_or(rank) / rank);
+        let (down, up, scale) = super::factors(saved)?;
+        scales.push(scale);
         downs.push(down.clone());
         ups.push(rows.form.stored(up)?.pad_with_zeros(0, rows.start, rows.of - rows.start - rows.count)?);
     }

@@ -62,15 +62,19 @@ pub fn attach(model: &dyn Model, path: &Path, scale: f64) -> Result<usize> {
     Ok(found.len())
 }
 
+/// A and B of a LoRA, in the types that they are kept in, and alpha / rank.
+fn factors(saved: &Saved) -> Result<(&Tensor, &Tensor, f64)> {
+    let (Some(down), Some(up)) = (saved.tensors.get(DOWN), saved.tensors.get(UP)) else {
+        bail!("{}.{}: a LoRA has `{DOWN}` and `{UP}`, and this has not", saved.component, saved.path)
+    };
+    let rank = down.dim(0)? as f64;
+    Ok((down, up, saved.constants.get(ALPHA).map_or(1.0, |alpha| alpha / rank)))
+}
+
 /// What a LoRA adds to a layer's weight at full strength, in the weight's shape: (alpha / rank) B A.
 pub fn product(saved: &Saved, shape: &[usize]) -> Result<Tensor> {
-    let get = |name: &str| match saved.tensors.get(name) {
-        Some(t) => t.to_dtype(DType::F32),
-        None => bail!("{}.{}: the LoRA has no `{name}`", saved.component, saved.path),
-    };
-    let (down, up) = (get("lora_A.weight")?, get("lora_B.weight")?);
-    let rank = down.dim(0)?;
-    let scale = saved.constants.get("alpha").map_or(1.0, |alpha| alpha / rank as f64);
+    let (down, up, scale) = factors(saved)?;
+    let (down, up) = (down.to_dtype(DType::F32)?, up.to_dtype(DType::F32)?);
     let whole = (up.flatten_from(1)?.matmul(&down.flatten_from(1)?)? * scale)?;
     if whole.elem_count() != shape.iter().product::<usize>() || whole.dim(0)? != shape[0] {
         bail!(

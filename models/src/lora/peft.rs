@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 use sconce_core::adapter::{AdapterLayout, Saved};
 use sconce_nn::Store;
 use sconce_nn::weights::WeightFiles;
@@ -20,11 +20,7 @@ impl AdapterLayout for Peft {
     fn write(&self, _: &[Arc<Store>], adapters: &[Saved]) -> Result<BTreeMap<String, Tensor>> {
         let mut out = BTreeMap::new();
         for a in adapters {
-            let (Some(down), Some(up)) = (a.tensors.get("lora_A.weight"), a.tensors.get("lora_B.weight")) else {
-                bail!("{}.{}: this layout holds LoRA alone", a.component, a.path)
-            };
-            let rank = down.dim(0)? as f64;
-            let scale = a.constants.get("alpha").map_or(1.0, |alpha| alpha / rank);
+            let (down, up, scale) = super::factors(a)?;
             let up = if scale == 1.0 { up.clone() } else { (up * scale)? };
             out.insert(format!("{}.{}.lora_A.weight", a.component, a.path), down.clone());
             out.insert(format!("{}.{}.lora_B.weight", a.component, a.path), up);

@@ -8,6 +8,8 @@ use sconce_nn::weights::WeightFiles;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::folder::native::FLOW;
+
 /// A published model: its family, and the configs that its single files do not hold.
 #[derive(Clone, Debug)]
 pub struct Published {
@@ -19,6 +21,8 @@ pub struct Published {
     pub index: Map<String, Value>,
     /// `scheduler/scheduler_config.json`.
     pub scheduler: Map<String, Value>,
+    /// Where two kinds were published in one shape: above this spread of [`BIAS`] a file without a marker predicts v.
+    pub v_spread: Option<f64>,
     /// Each component's `config.json`.
     pub components: BTreeMap<String, Map<String, Value>>,
 }
@@ -30,6 +34,7 @@ struct Entry {
     family: Option<String>,
     model_index: Option<Map<String, Value>>,
     scheduler: Option<Map<String, Value>>,
+    v_spread: Option<f64>,
     components: BTreeMap<String, Map<String, Value>>,
 }
 
@@ -49,6 +54,7 @@ pub fn published() -> &'static BTreeMap<&'static str, Published> {
                 family: entry.family.clone().or(base.family.clone()).expect("given"),
                 index: own(|e| e.model_index.clone()),
                 scheduler: own(|e| e.scheduler.clone()),
+                v_spread: entry.v_spread,
                 components,
             };
             (*name, published)
@@ -85,7 +91,8 @@ pub fn detect(file: &WeightFiles) -> Result<Option<&'static Published>> {
                 && channels != 4
             {
                 bail!(
-                    "{paths:?}: its UNet takes {channels} channels: inpainting and other picture-to-picture models are not supported"
+                    "{paths:?}: its UNet takes {channels} channels: inpainting and other picture-to-picture models are not \
+                     supported"
                 );
             }
             let text = shape("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")
@@ -112,18 +119,26 @@ pub struct Prediction {
 }
 
 /// What a file's markers and header say about its prediction type and schedule: the tensors `v_pred` and `ztsnr` (as ComfyUI
-/// and Forge read them), the fields of ModelSpec and of this program; for Stable Diffusion 2 without any, a bias whose
-/// spread differs between its two kinds.
+/// and Forge read them), the fields of ModelSpec and of this program; for a file without any, of a shape that two kinds have,
+/// a bias whose spread differs between them.
+///
+/// `scheduler`: the config that it has but for that; `published`: what it was taken for, where its own header says nothing.
 ///
 /// # Errors
 /// If two of them contradict each other.
-pub fn prediction(file: &WeightFiles, header: &BTreeMap<String, String>, family: &str) -> Result<Prediction> {
+pub fn prediction(
+    file: &WeightFiles,
+    header: &BTreeMap<String, String>,
+    scheduler: &Map<String, Value>,
+    published: Option<&Published>,
+) -> Result<Prediction> {
     let paths = file.paths();
     let mut said: Vec<(&str, String)> = Vec::new(); // prediction type of diffusers, and where
     let marked = |key: &str| file.info(key).is_some();
     if marked("edm_mean") || marked("edm_vpred.sigma_max") || marked("edm_vpred.sigma_min") {
         bail!(
-            "{paths:?}: the file's markers (edm_mean, edm_vpred) say that it was trained in EDM's frame: say so in the recipe, from a diffusers folder"
+            "{paths:?}: the file's markers (edm_mean, edm_vpred) say that it was trained in EDM's frame: say so in the \
+             recipe, from a diffusers folder"
         );
     }
     if marked("v_pred") {
@@ -144,7 +159,8 @@ pub fn prediction(file: &WeightFiles, header: &BTreeMap<String, String>, family:
     if let Some(other) = kinds.iter().position(|kind| *kind != kinds[0]) {
         let (a, b) = (&said[0], &said[other]);
         bail!(
-            "{paths:?}: {} says {}, and {} says {}: one of them is wrong; set [objective] with model.convert, or remove the wrong one",
+            "{paths:?}: {} says {}, and {} says {}: one of them is wrong; set [objective] with model.convert, \
+             or remove the wrong one",
             a.1,
             a.0,
             b.1,
@@ -152,38 +168,42 @@ pub fn prediction(file: &WeightFiles, header: &BTreeMap<String, String>, family:
         );
     }
     let mut found = Prediction::default();
-    let flow = matches!(family, "sd3" | "flux");
+    let flow = scheduler.get("_class_name").is_some_and(|class| class == FLOW);
     match said.first() {
         Some((kind, _)) if flow && *kind != "flow_prediction" => {
-            bail!("{paths:?}: {} says {kind}, of a model of the family {family}, which predicts the flow", said[0].1)
+            bail!("{paths:?}: {} says {kind}, of a model that predicts the flow", said[0].1)
         }
         Some((kind, place)) if !flow => {
             found.scheduler.insert("prediction_type".into(), json!(kind));
             found.evidence.push(format!("{place}: prediction_type = {kind}"));
         }
         Some(_) => {}
-        None if family == "sd2" => {
-            let v = spread(file)?.is_some_and(|spread| spread > 0.09);
-            let kind = if v { "v_prediction" } else { "epsilon" };
-            found.scheduler.insert("prediction_type".into(), json!(kind));
-            found.evidence.push(format!(
-                "no marker; the spread of output_blocks.11.1.transformer_blocks.0.norm1.bias is that of {kind}"
-            ));
+        None => {
+            if let Some(least) = published.and_then(|p| p.v_spread)
+                && let Some(spread) = spread(file)?
+            {
+                let kind = if spread > least { "v_prediction" } else { "epsilon" };
+                found.scheduler.insert("prediction_type".into(), json!(kind));
+                found.evidence.push(format!("no marker; the spread of {BIAS} is that of {kind}"));
+            }
         }
-        None => {}
     }
-    let header_ends = header.get("ss_zero_terminal_snr").map(|word| word == "True");
-    if marked("ztsnr") || header_ends == Some(true) {
-        found.scheduler.insert("rescale_betas_zero_snr".into(), json!(true));
-        found.scheduler.insert("timestep_spacing".into(), json!("trailing"));
-        found.evidence.push("the tensor `ztsnr`: rescale_betas_zero_snr = true".into());
+    let told = header.get("ss_zero_terminal_snr").is_some_and(|word| word == "True");
+    for (said, place) in [(marked("ztsnr"), "the tensor `ztsnr`"), (told, "the header's ss_zero_terminal_snr")] {
+        if said {
+            found.scheduler.insert("rescale_betas_zero_snr".into(), json!(true));
+            found.scheduler.insert("timestep_spacing".into(), json!("trailing"));
+            found.evidence.push(format!("{place}: rescale_betas_zero_snr = true"));
+        }
     }
     Ok(found)
 }
 
-/// The deviation of a bias that is wider in Stable Diffusion 2's models of v than in those of epsilon.
+/// A bias that is spread wider in Stable Diffusion 2's models of v than in those of epsilon.
+const BIAS: &str = "output_blocks.11.1.transformer_blocks.0.norm1.bias";
+
+/// Its deviation; `None` where the file does not have it.
 fn spread(file: &WeightFiles) -> Result<Option<f64>> {
-    const BIAS: &str = "output_blocks.11.1.transformer_blocks.0.norm1.bias";
     for prefix in ["model.diffusion_model.", ""] {
         let key = format!("{prefix}{BIAS}");
         if file.info(&key).is_some() {

@@ -1,24 +1,23 @@
-//! Single-file checkpoints, in and out. Read: the configs that such a file leaves out are put into a folder of the user's
-//! cache beside views into the file, and from there on it is a diffusers folder like any other; no weight is copied.
-//! Written: tensor by tensor.
+//! Single-file checkpoints as model folders. The configs that such a file leaves out are put into a folder of the user's cache
+//! beside views into the file, and from there on it is a diffusers folder like any other; no weight is copied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use candle_core::{Error, Result, bail};
 use sconce_core::embedded::{Opener, cache_home, once};
 use sconce_core::model::Family;
 use sconce_nn::Store;
-use sconce_nn::weights::{View, WeightFiles, read_metadata, save_each, write_atomic};
+use sconce_nn::weights::{View, WeightFiles, read_metadata, write_atomic};
 use sconce_sdk::Choice;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Names, Part, Whole, detect, parts, prediction, single, views, wholes};
-use crate::diffusers::{self, read_json};
+use super::{Names, Part, Published, Whole, detect, parts, prediction, views, wholes};
+use crate::diffusers::{self, write_json};
 use crate::folder::TOKENIZERS;
 use crate::folder::native::{EVIDENCE, SCHEDULER};
+use crate::text::clip;
 
 /// The header field that holds what a single file leaves out, so that it comes back as it was.
 pub const CONFIGS: &str = "sconce.configs";
@@ -27,11 +26,11 @@ const VIEWS: &str = "views.json";
 
 /// What a single file leaves out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Configs {
-    family: String,
-    model_index: Map<String, Value>,
-    scheduler: Map<String, Value>,
-    components: BTreeMap<String, Map<String, Value>>,
+pub(super) struct Configs {
+    pub family: String,
+    pub model_index: Map<String, Value>,
+    pub scheduler: Map<String, Value>,
+    pub components: BTreeMap<String, Map<String, Value>>,
 }
 
 /// Weights that lie in files of another layout.
@@ -66,22 +65,21 @@ pub fn prepare(path: &Path, others: &BTreeMap<String, PathBuf>) -> Result<PathBu
     let what = path.display();
     let file = WeightFiles::open(&[&path])?;
     let header = read_metadata(&path)?;
-    let configs = match header.get(CONFIGS) {
-        Some(text) => {
+    let published = if header.contains_key(CONFIGS) { None } else { detect(&file)? };
+    let configs = match (header.get(CONFIGS), published) {
+        (Some(text), _) => {
             serde_json::from_str(text).map_err(|e| Error::Msg(format!("{what}: the header's {CONFIGS}: {e}")))?
         }
-        None => match detect(&file)? {
-            Some(published) => Configs {
-                family: published.family.clone(),
-                model_index: published.index.clone(),
-                scheduler: published.scheduler.clone(),
-                components: published.components.clone(),
-            },
-            None => bail!(
-                "{what}: its keys are those of no model that is known here. `sconce inspect` lists them; a LoRA goes to --lora, a \
-                 component of its own to model.files"
-            ),
+        (None, Some(published)) => Configs {
+            family: published.family.clone(),
+            model_index: published.index.clone(),
+            scheduler: published.scheduler.clone(),
+            components: published.components.clone(),
         },
+        (None, None) => bail!(
+            "{what}: its keys are those of no model that is known here. `sconce inspect` lists them; a LoRA goes to --lora, a \
+             component of its own to model.files"
+        ),
     };
     configs.components.iter().try_for_each(|(name, config)| {
         let config = config.iter().try_for_each(|(field, value)| bounded(field, value));
@@ -104,8 +102,8 @@ pub fn prepare(path: &Path, others: &BTreeMap<String, PathBuf>) -> Result<PathBu
     }
     let stem = path.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy().into_owned());
     once(&cache_home()?.join("sconce/single"), &stem, &same, |to| {
-        let sources = Sources { path: &path, file: &file, others };
-        write_folder(to, &configs, parts, &sources, &header)
+        let sources = Sources { path: &path, file: &file, header: &header, published, others };
+        write_folder(to, &configs, parts, &sources)
     })
 }
 
@@ -134,16 +132,12 @@ pub(super) fn identity(path: &Path) -> Result<[String; 3]> {
 struct Sources<'a> {
     path: &'a Path,
     file: &'a WeightFiles,
+    header: &'a BTreeMap<String, String>,
+    published: Option<&'static Published>,
     others: &'a BTreeMap<String, PathBuf>,
 }
 
-fn write_folder(
-    to: &Path,
-    configs: &Configs,
-    parts: &[Part],
-    sources: &Sources,
-    header: &BTreeMap<String, String>,
-) -> Result<()> {
+fn write_folder(to: &Path, configs: &Configs, parts: &[Part], sources: &Sources) -> Result<()> {
     let present = |part: &&Part| {
         sources.others.contains_key(part.component)
             || sources.file.keys().any(|key| key.starts_with(part.prefix))
@@ -168,18 +162,18 @@ fn write_folder(
         let Some(class) = index.get(name).and_then(|of| of.get(1)?.as_str()) else { continue };
         tokenizer(&to.join(name), name, class, sources.others.get(name))?;
     }
-    let said = prediction(sources.file, header, &configs.family)?;
+    let said = prediction(sources.file, sources.header, &configs.scheduler, sources.published)?;
     let mut scheduler = configs.scheduler.clone();
-    scheduler.extend(said.scheduler.clone());
+    scheduler.extend(said.scheduler);
     if scheduler.get("rescale_betas_zero_snr") == Some(&json!(true)) && scheduler["_class_name"] == "PNDMScheduler" {
         scheduler.insert("_class_name".into(), json!("EulerDiscreteScheduler")); // PNDM cannot begin without signal
         index.insert("scheduler".into(), json!(["diffusers", "EulerDiscreteScheduler"]));
     }
     write_json(&to.join(SCHEDULER), &scheduler)?;
     let file = sources.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut evidence = match header.contains_key(CONFIGS) {
-        true => format!("{file}: the header's {CONFIGS}"),
-        false => format!("{file}: the settings of the published model of this shape"),
+    let mut evidence = match sources.published {
+        None => format!("{file}: the header's {CONFIGS}"),
+        Some(_) => format!("{file}: the settings of the published model of this shape"),
     };
     for place in &said.evidence {
         evidence += &format!("; {place}");
@@ -209,7 +203,7 @@ fn write_folder(
 }
 
 fn is_denoiser(part: &Part) -> bool {
-    matches!(part.component, "unet" | "transformer")
+    matches!(part.names, Names::Unet | Names::Sd3 | Names::Flux)
 }
 
 /// The views of a component in a file, under the original names or those of diffusers, with the prefix of a whole model or
@@ -257,7 +251,7 @@ fn strays(
     // What such files carry beside the network, or of a text encoder's last layer that is not used.
     const BESIDE: [&str; 5] =
         ["logit_scale", "position_ids", "text_projection", "text_projection.weight", "embed_tokens.weight"];
-    let unused = format!("transformer.resblocks.{}.", layers(store));
+    let unused = format!("transformer.resblocks.{}.", clip::layers(store));
     let stray = |key: &&str| {
         key.strip_prefix(prefix).is_some_and(|rest| {
             !wholes.contains_key(*key) && !BESIDE.iter().any(|end| rest.ends_with(end)) && !rest.starts_with(&unused)
@@ -294,12 +288,6 @@ fn parts_begin(key: &str) -> bool {
         .any(|p| key.starts_with(p))
 }
 
-/// Layers of a text encoder.
-fn layers(store: &Store) -> usize {
-    let layer = |p: &str| p.strip_prefix("text_model.encoder.layers.")?.split('.').next()?.parse::<usize>().ok();
-    store.params().iter().filter_map(|p| layer(p.name())).max().map_or(0, |n| n + 1)
-}
-
 /// A tokenizer's folder: the given one, or CLIP's, whose vocabulary is the same in all models.
 fn tokenizer(to: &Path, name: &str, class: &str, given: Option<&PathBuf>) -> Result<()> {
     let put = |name: &str, bytes: &[u8]| write_atomic(&to.join(name), |out| out.write_all(bytes));
@@ -316,149 +304,4 @@ fn tokenizer(to: &Path, name: &str, class: &str, given: Option<&PathBuf>) -> Res
     crate::text::clip_vocabulary(name != "tokenizer")
         .into_iter()
         .try_for_each(|(file, text)| put(file, text.as_bytes()))
-}
-
-fn write_json(path: &Path, json: &Map<String, Value>) -> Result<()> {
-    let text = serde_json::to_string_pretty(json).map_err(Error::wrap)? + "\n";
-    write_atomic(path, |out| out.write_all(text.as_bytes()))
-}
-
-/// What becomes of a parameter on its way from one layout into another: component, name, value.
-pub type Edit<'a> = &'a dyn Fn(&str, &str, Tensor) -> Result<Tensor>;
-
-/// Nothing becomes of it.
-///
-/// # Errors
-/// Never.
-pub fn as_it_is(_: &str, _: &str, value: Tensor) -> Result<Tensor> {
-    Ok(value)
-}
-
-/// Writes a model folder as a single file, tensor by tensor, in `dtype` or as each is stored.
-///
-/// # Errors
-/// If the folder is of no family that has such a layout, or a tensor cannot be read.
-pub fn write(
-    dir: &Path,
-    family: &Choice<dyn Family>,
-    to: &Path,
-    dtype: Option<DType>,
-    metadata: &BTreeMap<String, String>,
-    edit: Edit,
-) -> Result<()> {
-    let stores = family.shapes(dir)?;
-    let wholes = single(family.name(), &stores)?;
-    let mut sources: BTreeMap<&str, WeightFiles> = BTreeMap::new();
-    for store in &stores {
-        let files = diffusers::weights(&dir.join(store.component()))?;
-        sources.insert(store.component(), files);
-    }
-    let native = family.native(dir)?;
-    let scheduler = read_json(&dir.join(SCHEDULER))?;
-    let components =
-        stores.iter().map(|s| Ok((s.component().to_owned(), diffusers::config(&dir.join(s.component()))?)));
-    let configs = Configs {
-        family: family.name().to_owned(),
-        model_index: read_json(&dir.join("model_index.json"))?,
-        scheduler: scheduler.clone(),
-        components: components.collect::<Result<_>>()?,
-    };
-    let mut metadata = metadata.clone();
-    metadata.insert(CONFIGS.to_owned(), serde_json::to_string(&configs).map_err(Error::wrap)?);
-
-    let mut plan = BTreeMap::new();
-    let mut markers = BTreeMap::new();
-    if native.objective["type"] == "v" && matches!(family.name(), "sd1" | "sd2" | "sdxl") {
-        markers.insert("v_pred", ());
-    }
-    if scheduler.get("rescale_betas_zero_snr") == Some(&json!(true)) {
-        markers.insert("ztsnr", ());
-    }
-    for marker in markers.keys() {
-        plan.insert((*marker).to_owned(), (DType::F32, vec![0]));
-    }
-    for (key, whole) in &wholes {
-        let Some(stored) = whole.rows.iter().map(|row| stored(&sources, row)).collect::<Option<Vec<_>>>() else {
-            continue; // a buffer that follows from the config
-        };
-        plan.insert(key.clone(), (dtype.unwrap_or(stored[0]), whole.stored_shape()));
-    }
-    save_each(to, &plan, &metadata, |key| {
-        if markers.contains_key(key) {
-            return Tensor::zeros(0, DType::F32, &Device::Cpu);
-        }
-        let (whole, dtype) = (&wholes[key], plan[key].0);
-        let row = |(component, name, shape): &(String, String, Vec<usize>)| {
-            let value = sources[component.as_str()].tensor(name, dtype, &Device::Cpu)?;
-            if value.dims() != shape {
-                bail!("{component}: `{name}` has shape {:?}, its config says {shape:?}", value.dims());
-            }
-            edit(component, name, value)?.to_dtype(dtype)
-        };
-        let rows = whole.rows.iter().map(row).collect::<Result<Vec<_>>>()?;
-        whole.form.stored(&if rows.len() == 1 { rows[0].clone() } else { Tensor::cat(&rows, 0)? })
-    })
-}
-
-/// The type that a tensor is kept in.
-fn stored(sources: &BTreeMap<&str, WeightFiles>, (component, name, _): &(String, String, Vec<usize>)) -> Option<DType> {
-    let (_, dtype) = sources[component.as_str()].info(name)?;
-    Some(match dtype.as_str() {
-        "f64" => DType::F64,
-        "f16" => DType::F16,
-        "bf16" | "f8_e4m3" | "f8_e5m2" => DType::BF16, // which holds all that eight bits hold
-        "i64" | "i32" => DType::I64,
-        _ => DType::F32,
-    })
-}
-
-/// Writes a model folder from another, tensor by tensor: what a single file is made into.
-///
-/// # Errors
-/// If a tensor cannot be read.
-pub fn write_diffusers(
-    dir: &Path,
-    stores: &[Arc<Store>],
-    to: &Path,
-    dtype: Option<DType>,
-    metadata: &BTreeMap<String, String>,
-    edit: Edit,
-) -> Result<()> {
-    for store in stores {
-        let component = store.component();
-        let files = diffusers::weights(&dir.join(component))?;
-        let sources = BTreeMap::from([(component, files)]);
-        let names = store.params().into_iter().map(|p| p.name().to_owned()).chain(store.buffers());
-        let mut plan = BTreeMap::new();
-        for name in names {
-            let row = (component.to_owned(), name.clone(), Vec::new());
-            let Some(own) = stored(&sources, &row) else { continue };
-            let shape = sources[component].info(&name).map(|(shape, _)| shape.to_vec()).unwrap_or_default();
-            let dtype = if own == DType::I64 { own } else { dtype.unwrap_or(own) };
-            plan.insert(name, (dtype, shape));
-        }
-        let stem = if component.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" };
-        let file = to.join(component).join(format!("{stem}.safetensors"));
-        save_each(&file, &plan, metadata, |name| {
-            let dtype = plan[name].0;
-            edit(component, name, sources[component].tensor(name, dtype, &Device::Cpu)?)?.to_dtype(dtype)
-        })?;
-        write_json(&to.join(component).join("config.json"), &diffusers::config(&dir.join(component))?)?;
-    }
-    for folder in TOKENIZERS.iter().filter(|folder| dir.join(folder).is_dir()) {
-        for name in diffusers::file_names(&dir.join(folder))? {
-            let from = dir.join(folder).join(&name);
-            let bytes = std::fs::read(&from).map_err(|e| Error::Msg(format!("{}: {e}", from.display())))?;
-            write_atomic(&to.join(folder).join(&name), |out| out.write_all(&bytes))?;
-        }
-    }
-    write_json(&to.join(SCHEDULER), &read_json(&dir.join(SCHEDULER))?)?;
-    let mut index = read_json(&dir.join("model_index.json"))?;
-    for (name, part) in &mut index {
-        let has = stores.iter().any(|s| s.component() == name) || to.join(name).is_dir() || name == "scheduler";
-        if part.is_array() && !has {
-            *part = json!([null, null]);
-        }
-    }
-    write_json(&to.join("model_index.json"), &index) // last: it is what makes the folder a model
 }

@@ -9,6 +9,7 @@ mod openclip;
 pub mod pickle;
 pub(crate) mod unet;
 mod vae;
+pub mod write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

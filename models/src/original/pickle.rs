@@ -11,10 +11,12 @@ use sconce_nn::weights::save_each;
 
 use super::file::{identity, prepare};
 
-inventory::submit!(Opener {
-    opens: |path| path.extension().is_some_and(|e| ["ckpt", "pt", "pth"].iter().any(|known| e == *known)),
-    folder: |path, others| prepare(&unpickled(path)?, others),
-});
+inventory::submit!(Opener { opens: is_pickled, folder: |path, others| prepare(&unpickled(path)?, others) });
+
+/// True for a file that is named as pickled ones are.
+pub fn is_pickled(path: &Path) -> bool {
+    path.extension().is_some_and(|e| ["ckpt", "pt", "pth"].iter().any(|known| e == *known))
+}
 
 /// The safetensors file that holds what a pickled checkpoint holds.
 ///

@@ -226,6 +226,12 @@ impl ClipText {
     }
 }
 
+/// The layers of a text encoder of CLIP.
+pub(crate) fn layers(store: &Store) -> usize {
+    let layer = |p: &str| p.strip_prefix("text_model.encoder.layers.")?.split('.').next()?.parse::<usize>().ok();
+    store.layers().iter().filter_map(|l| layer(l.path())).max().map_or(0, |n| n + 1)
+}
+
 /// Keys as published checkpoints spell them: newer files leave `text_model.` out, older ones hold the positions'
 /// indices as a tensor.
 pub(crate) fn published_key(key: &str) -> Option<String> {
