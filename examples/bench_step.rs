@@ -226,7 +226,7 @@ fn trained(args: &Args, store: &Store) -> Result<Vec<Trained>> {
     let mut params = Vec::new();
     for layer in store.layers() {
         if ["to_q", "to_k", "to_v", "to_out.0"].iter().any(|name| layer.path().ends_with(&format!(".{name}"))) {
-            let attached = lora.build("denoiser", &layer, &Stream::new(2, layer.path()))?;
+            let attached = lora.build(store, &layer, &Stream::new(2, layer.path()))?;
             layer.attach(attached.layer.clone());
             params.extend(attached.params.values().map(train).collect::<Result<Vec<_>>>()?);
         }

@@ -42,7 +42,7 @@ fn with_lora(case: &Case, model: &dyn Model) -> Result<[Tensor; 2]> {
             Ok((short.to_owned(), (Tensor::from_vec(values, dims.as_slice(), &case::device())? * 0.3)?))
         };
         let tensors = BTreeMap::from([value("lora_A.weight", [3, shape[1]])?, value("lora_B.weight", [shape[0], 3])?]);
-        let attached = adapter.restore(DENOISER, &layer, &tensors, &BTreeMap::new())?;
+        let attached = adapter.restore(DENOISER, &layer, &tensors, &BTreeMap::new(), 1.0)?;
         for param in attached.params.values() {
             vars.push(param.train()?);
         }

@@ -91,7 +91,7 @@ fn file(path: &Path) -> Result<Value, Failure> {
         tensors.insert(key.to_owned(), json!({ "dtype": dtype, "shape": shape }));
     }
     Ok(json!({
-        "file": path, "tensor_count": tensors.len(), "dtypes": types(&weights), "lora": lora(&weights), "metadata": metadata,
+        "file": path, "tensor_count": tensors.len(), "dtypes": types(&weights), "lora": adapters(&weights), "metadata": metadata,
         "tensors": tensors,
     }))
 }
@@ -115,20 +115,46 @@ fn sha256(path: &Path) -> Result<String, Failure> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Rank and targets, where the keys are those of a LoRA in any of its layouts.
-fn lora(weights: &WeightFiles) -> Value {
-    const DOWN: [&str; 4] = [".lora_A.weight", ".lora_down.weight", ".lora.down.weight", ":down"];
+/// Kinds, ranks and targets, where the keys are those of adapters in any layout.
+fn adapters(weights: &WeightFiles) -> Value {
+    // What ends the one key that each layer has, and whether its first side is the rank.
+    const KINDS: [(&str, &str, bool); 12] = [
+        (".lora_A.weight", "LoRA", true),
+        (".lora_down.weight", "LoRA", true),
+        (".lora.down.weight", "LoRA", true),
+        (":down", "LoRA", true),
+        (".hada_w1_b", "LoHa", true),
+        (".lokr_w1", "LoKr", false),
+        (".lokr_w1_b", "LoKr", true),
+        (".oft_blocks", "OFT", false),
+        (".ia3_l", "IA3", false),
+        (".on_input", "IA3", false),
+        (".diff", "full difference", false),
+        ("_lora.down.weight", "LoRA", true),
+    ];
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     let mut ranks: BTreeMap<usize, usize> = BTreeMap::new();
     let mut targets: BTreeMap<String, usize> = BTreeMap::new();
+    let mut layers = 0;
     for key in weights.keys() {
-        let Some(layer) = DOWN.iter().find_map(|end| key.strip_suffix(end)) else { continue };
+        if key.ends_with(".dora_scale") || key.contains(".lora_magnitude_vector") {
+            *kinds.entry("DoRA's magnitudes".to_owned()).or_default() += 1;
+        }
+        let Some((layer, kind, ranked)) = KINDS.iter().find_map(|(end, k, r)| Some((key.strip_suffix(end)?, k, r)))
+        else {
+            continue;
+        };
         let shape = weights.info(key).map(|(shape, _)| shape).unwrap_or_default();
-        *ranks.entry(shape.first().copied().unwrap_or_default()).or_default() += 1;
+        layers += 1;
+        if *ranked {
+            *ranks.entry(shape.first().copied().unwrap_or_default()).or_default() += 1;
+        }
+        *kinds.entry(if shape.len() == 4 && *kind == "OFT" { "BOFT" } else { kind }.to_owned()).or_default() += 1;
         *targets.entry(pattern(layer)).or_default() += 1;
     }
-    match ranks.is_empty() {
-        true => Value::Null,
-        false => json!({ "layers": ranks.values().sum::<usize>(), "ranks": ranks, "targets": targets }),
+    match layers {
+        0 => Value::Null,
+        _ => json!({ "kinds": kinds, "layers": layers, "ranks": ranks, "targets": targets }),
     }
 }
 
@@ -150,7 +176,15 @@ fn file_text(holds: &Value) -> String {
     if let Value::Object(lora) = &holds["lora"] {
         let ranks: Vec<String> =
             entries(&lora["ranks"]).map(|(rank, layers)| format!("rank {rank} on {layers} layers")).collect();
-        let _ = writeln!(out, "LoRA: {}", ranks.join(", "));
+        let kinds: Vec<String> =
+            entries(&lora["kinds"]).map(|(kind, layers)| format!("{kind} on {layers} layers")).collect();
+        let _ = writeln!(
+            out,
+            "adapters: {}{}{}",
+            kinds.join(", "),
+            if ranks.is_empty() { "" } else { "; " },
+            ranks.join(", ")
+        );
         for (target, layers) in entries(&lora["targets"]) {
             let _ = writeln!(out, "  {:>5} x {target}", layers.to_string());
         }

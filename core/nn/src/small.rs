@@ -3,6 +3,38 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use crate::rng::Stream;
+
+/// Columns beyond the rank that the range is looked for with, and passes over the matrix that sharpen it (Halko, Martinsson &
+/// Tropp 2011, algorithm 4.4).
+const MORE: usize = 8;
+const PASSES: usize = 3;
+
+/// A matrix's first singular vectors and values, somewhat more than `rank` of them: U, S and V of U S Vᵀ. The matrix is on the
+/// CPU in f32. `place`: what the random start is drawn by.
+pub fn largest(matrix: &Tensor, rank: usize, place: &str) -> Result<(Columns, Vec<f64>, Columns)> {
+    let (o, i) = matrix.dims2()?;
+    let columns = (rank + MORE).min(o).min(i);
+    let turned = matrix.t()?.contiguous()?;
+    let mut range = matrix.matmul(&Stream::new(0, place).normal((i, columns), &Device::Cpu)?)?; // O K
+    for _ in 0..PASSES {
+        let (basis, _) = Columns::of(&range)?.orthonormal();
+        let (basis, _) = Columns::of(&turned.matmul(&basis.matrix()?)?)?.orthonormal();
+        range = matrix.matmul(&basis.matrix()?)?;
+    }
+    let (left, _) = Columns::of(&range)?.orthonormal(); // O K
+    let (right, r) = Columns::of(&turned.matmul(&left.matrix()?)?)?.orthonormal(); // I K, and K K
+    // The matrix is left (right r)ᵀ = left rᵀ rightᵀ.
+    let (v, values, u) = r.singular();
+    Ok((left.times(&u), values, right.times(&v)))
+}
+
+/// A product U S Vᵀ as the two factors of a LoRA at a rank, each with the root of the values: `rank I` and `O rank`.
+pub fn halves(left: &Columns, values: &[f64], right: &Columns, rank: usize) -> Result<(Tensor, Tensor)> {
+    let kept = rank.min(values.len());
+    Ok((right.rooted(values, kept).matrix()?.t()?.contiguous()?, left.rooted(values, kept).matrix()?))
+}
+
 /// Columns of f64.
 #[derive(Clone, Debug)]
 pub struct Columns(pub Vec<Vec<f64>>);
@@ -143,7 +175,6 @@ fn rotate(columns: &mut [Vec<f64>], p: usize, q: usize, cos: f64, sin: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Stream;
 
     fn random(rows: usize, columns: usize) -> Columns {
         let draw = |j| Stream::new(5, "small").at(j as u64, 0).normals(rows).into_iter().map(f64::from).collect();

@@ -6,16 +6,10 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_core::adapter::Saved;
 use sconce_nn::Store;
-use sconce_nn::rng::Stream;
-use sconce_nn::small::Columns;
+use sconce_nn::small::{Columns, halves, largest};
 use sconce_nn::weights::WeightFiles;
 
 use super::{ALPHA, DOWN, UP, adaptable, factors, product};
-
-/// Columns beyond the rank that the range is looked for with, and passes over the matrix that sharpen it (Halko, Martinsson &
-/// Tropp 2011, algorithm 4.4).
-const MORE: usize = 8;
-const PASSES: usize = 3;
 
 /// A LoRA, and what it leaves out.
 pub struct Extracted {
@@ -89,31 +83,15 @@ fn saved(component: &str, path: &str, down: Tensor, up: Tensor) -> Saved {
 
 /// A and B of a change, in a layer's shapes.
 fn nearest(change: &Tensor, rank: usize, place: &str) -> Result<(Tensor, Tensor)> {
-    let dims = change.dims().to_vec();
-    let matrix = change.flatten_from(1)?; // O I
-    let (o, i) = matrix.dims2()?;
-    let columns = (rank + MORE).min(o).min(i);
-    let turned = matrix.t()?.contiguous()?;
-    let mut range = matrix.matmul(&Stream::new(0, place).normal((i, columns), &Device::Cpu)?)?; // O K
-    for _ in 0..PASSES {
-        let (basis, _) = Columns::of(&range)?.orthonormal();
-        let (basis, _) = Columns::of(&turned.matmul(&basis.matrix()?)?)?.orthonormal();
-        range = matrix.matmul(&basis.matrix()?)?;
-    }
-    let (left, _) = Columns::of(&range)?.orthonormal(); // O K
-    let (right, r) = Columns::of(&turned.matmul(&left.matrix()?)?)?.orthonormal(); // I K, and K K
-    // The change is left (right r)ᵀ = left rᵀ rightᵀ.
-    let (v, values, u) = r.singular();
-    split(&left.times(&u), &values, &right.times(&v), rank, &dims)
+    let (left, values, right) = largest(&change.flatten_from(1)?, rank, place)?;
+    split(&left, &values, &right, rank, change.dims())
 }
 
-/// A and B of singular vectors and values, each with the root of the values.
+/// A and B of singular vectors and values, in a layer's shapes.
 fn split(left: &Columns, values: &[f64], right: &Columns, rank: usize, dims: &[usize]) -> Result<(Tensor, Tensor)> {
-    let kept = rank.min(values.len());
-    let down = right.rooted(values, kept).matrix()?.t()?.contiguous()?.reshape([&[kept], &dims[1..]].concat())?;
-    let ones = vec![1; dims.len() - 2];
-    let up = left.rooted(values, kept).matrix()?.reshape([&[dims[0], kept], ones.as_slice()].concat())?;
-    Ok((down, up))
+    let (down, up) = halves(left, values, right, rank)?;
+    let (kept, ones) = (down.dim(0)?, vec![1; dims.len() - 2]);
+    Ok((down.reshape([&[kept], &dims[1..]].concat())?, up.reshape([&[dims[0], kept], ones.as_slice()].concat())?))
 }
 
 /// A layer's addition at another rank, as near as that allows, and the squared norms of it whole and of what is left out.

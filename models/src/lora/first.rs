@@ -23,6 +23,10 @@ impl AdapterLayout for First {
         bail!("the first LoRA layout is read alone: take peft or kohya")
     }
 
+    fn carries(&self, _: &str) -> bool {
+        false
+    }
+
     fn read(&self, stores: &[Arc<Store>], file: &WeightFiles) -> Result<Option<Vec<Saved>>> {
         let parse = |key: &str| {
             let (rest, end) = key.rsplit_once(':')?;

@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_core::adapter::{AdapterLayout, Saved};
-use sconce_nn::Store;
 use sconce_nn::layers::Shape;
+use sconce_nn::store::Source;
 use sconce_nn::weights::{Form, WeightFiles};
+use sconce_nn::{Adapted, Linear, Store};
 use sconce_sdk::prelude::*;
 
-use super::{ALPHA, DOWN, UP};
+use super::{ALPHA, DORA_SCALE, DOWN, FACTORS, LESS_ONE, MAGNITUDE, ON_INPUT, ON_INPUTS, UP, WEIGHT_ALONE};
 use crate::original::{mmdit, unet};
 
 /// kohya's layout, which ComfyUI, Forge and A1111 load.
@@ -23,7 +24,7 @@ pub struct Kohya {}
 
 impl AdapterLayout for Kohya {
     fn write(&self, stores: &[Arc<Store>], adapters: &[Saved]) -> Result<BTreeMap<String, Tensor>> {
-        let names = Names::of(stores);
+        let (names, layers) = (Names::of(stores), super::layers(stores));
         let mut wholes: BTreeMap<&str, Vec<(&Saved, &Rows)>> = BTreeMap::new();
         for a in adapters {
             let Some((name, rows)) = names.written.get(&(a.component.clone(), a.path.clone())) else {
@@ -33,18 +34,37 @@ impl AdapterLayout for Kohya {
         }
         let mut out = BTreeMap::new();
         for (name, parts) in wholes {
-            let [down, up, alpha] = joined(&parts)?;
-            out.insert(format!("{name}.lora_down.weight"), down);
-            out.insert(format!("{name}.lora_up.weight"), up);
-            out.insert(format!("{name}.alpha"), alpha);
+            if parts.iter().all(|(a, _)| a.tensors.keys().all(|short| short == DOWN || short == UP)) {
+                let [down, up, alpha] = joined(&parts)?;
+                out.insert(format!("{name}.lora_down.weight"), down);
+                out.insert(format!("{name}.lora_up.weight"), up);
+                out.insert(format!("{name}.alpha"), alpha);
+                continue;
+            }
+            for (a, rows) in parts {
+                // No other adapter of some of a layer's rows is one of all of them: such layers go by their names here.
+                let whole = rows.count == rows.of && rows.form == Form::Same;
+                let name = if whole { name.to_owned() } else { format!("lycoris_{}", a.path.replace('.', "_")) };
+                spelt(a, &layers[&(a.component.clone(), a.path.clone())], &name, &mut out)?;
+            }
         }
         Ok(out)
+    }
+
+    fn carries(&self, short: &str) -> bool {
+        // Nobody draws with IA3 in this layout; `sconce convert` writes it where that is exact.
+        [DOWN, UP, MAGNITUDE].contains(&short) || (super::PLAIN.contains(&short) && short != FACTORS)
     }
 
     fn read(&self, stores: &[Arc<Store>], file: &WeightFiles) -> Result<Option<Vec<Saved>>> {
         let names = Names::of(stores);
         // A key that begins like none of these is of another layout, or of no adapter.
-        let parse = |key: &str| super::factor(key).filter(|(name, _)| BEGINS.iter().any(|b| name.starts_with(b)));
+        let ia3 = |key: &str| {
+            let (name, end) = key.rsplit_once('.')?;
+            [LESS_ONE, ON_INPUT].into_iter().find(|short| *short == end).map(|short| (name.to_owned(), short))
+        };
+        let begins = |(name, _): &(String, &'static str)| BEGINS.iter().any(|b| name.starts_with(b));
+        let parse = |key: &str| super::tensor(key).or_else(|| ia3(key)).filter(begins);
         let known = |name: &str| names.read.contains_key(name).then(|| (String::new(), name.to_owned()));
         let Some(wholes) = super::grouped(file, parse, known)? else { return Ok(None) };
         let mut found = Vec::new();
@@ -53,6 +73,43 @@ impl AdapterLayout for Kohya {
         }
         Ok(Some(found))
     }
+}
+
+/// A layer's tensors by the names that LyCORIS gives them.
+fn spelt(saved: &Saved, layer: &Adapted, name: &str, out: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    let outputs = layer.weight().shape().dims()[0];
+    for (short, value) in &saved.tensors {
+        match short.as_str() {
+            DOWN => out.insert(format!("{name}.lora_down.weight"), value.clone()),
+            UP => out.insert(format!("{name}.lora_up.weight"), value.clone()),
+            MAGNITUDE => {
+                // Of the weight's number of dimensions.
+                let flat = value.elem_count();
+                let conv = saved.tensors.get(DOWN).is_some_and(|down| down.rank() == 4);
+                let more = vec![1; if conv { 2 } else { 0 }];
+                let sides = if value.rank() == 1 { [flat, 1] } else { [1, flat] };
+                out.insert(format!("{name}.{DORA_SCALE}"), value.reshape([&sides, more.as_slice()].concat())?)
+            }
+            FACTORS => {
+                let by_input = saved.constants.contains_key(ON_INPUTS)
+                    || if value.rank() == 2 { value.dim(0)? == 1 } else { value.dim(1)? != outputs };
+                if layer.bias().is_some() && !by_input && !saved.constants.contains_key(WEIGHT_ALONE) {
+                    bail!(
+                        "{}: its factors are on the bias too, and LyCORIS's are not: write it for PEFT",
+                        saved.place()
+                    );
+                }
+                let value = if value.rank() == 2 { value.flatten_all()? } else { value.clone() };
+                out.insert(format!("{name}.{ON_INPUT}"), Tensor::new(i64::from(by_input), &Device::Cpu)?);
+                out.insert(format!("{name}.{LESS_ONE}"), (value - 1.0)?)
+            }
+            other => out.insert(format!("{name}.{other}"), value.clone()),
+        };
+    }
+    if let Some(alpha) = saved.constants.get(ALPHA) {
+        out.insert(format!("{name}.alpha"), Tensor::new(*alpha as f32, &Device::Cpu)?);
+    }
+    Ok(())
 }
 
 /// What layers' names begin with: kohya's, OneTrainer's, SimpleTuner's, ComfyUI's.
@@ -171,8 +228,65 @@ fn joined(parts: &[(&Saved, &Rows)]) -> Result<[Tensor; 3]> {
     Ok([down, up, alpha])
 }
 
-/// And back: to each layer of the model its rows, with those of the ranks that act on them.
+/// And back: to each layer of the model its rows of what is on the whole.
 fn parted(whole: &Saved, parts: &[(Layer, Rows)]) -> Result<Vec<Saved>> {
+    if whole.tensors.keys().all(|short| short == DOWN || short == UP) {
+        return parted_lora(whole, parts);
+    }
+    if let [((component, path), Rows { form: Form::Same, .. })] = parts {
+        return Ok(vec![Saved { component: component.clone(), path: path.clone(), ..whole.clone() }]);
+    }
+    let place = &whole.path;
+    // An addition of rows is the rows of the addition; a rotation, or a norm of inputs, is of all rows together.
+    let by_rows = |short: &str| ["hada_w1_a", "hada_w2_a", "diff", "diff_b"].contains(&short);
+    let kept = |short: &str| ["hada_w1_b", "hada_w2_b"].contains(&short);
+    let mut whole = whole.clone();
+    if whole.tensors.keys().all(|short| short.starts_with("lokr_")) {
+        whole.tensors = BTreeMap::from([("diff".to_owned(), kronecker(&whole)?)]);
+    }
+    if let Some(other) = whole.tensors.keys().find(|short| !by_rows(short) && !kept(short)) {
+        bail!("{place}: it is {} layers of this model in one, and its `{other}` cannot be taken apart", parts.len());
+    }
+    let mut found = Vec::new();
+    for ((component, path), rows) in parts {
+        let part = |(short, t): (&String, &Tensor)| {
+            if kept(short) {
+                return Ok((short.clone(), t.clone()));
+            }
+            if t.dim(0)? != rows.of {
+                bail!("{place}: `{short}` is {:?}, this model has {} rows: it was made for another", t.dims(), rows.of);
+            }
+            Ok((short.clone(), rows.form.seen(&t.narrow(0, rows.start, rows.count)?.contiguous()?)?))
+        };
+        let tensors = whole.tensors.iter().map(part).collect::<Result<_>>()?;
+        let constants = whole.constants.clone();
+        found.push(Saved { component: component.clone(), path: path.clone(), tensors, constants });
+    }
+    Ok(found)
+}
+
+/// What a Kronecker product adds to a linear layer, by the adapter that makes it.
+fn kronecker(whole: &Saved) -> Result<Tensor> {
+    let side = |axis: usize| -> Result<usize> {
+        let half = |n: usize| -> Result<usize> {
+            let [full, part] = [format!("lokr_w{n}"), format!("lokr_w{n}_{}", ["a", "b"][axis])];
+            match (whole.tensors.get(&full), whole.tensors.get(&part)) {
+                (Some(t), _) | (None, Some(t)) if t.rank() == 2 => t.dim(axis),
+                _ => bail!("{}: its tensors are not those of a Kronecker product on a linear layer", whole.path),
+            }
+        };
+        Ok(half(1)? * half(2)?)
+    };
+    let (output, input) = (side(0)?, side(1)?);
+    let store = Store::new("whole", Source::Shapes, DType::F32, &Device::Cpu);
+    Linear::no_bias(&store.root().at("layer"), input, output)?;
+    let layer = &store.layers()[0];
+    let zeros = Tensor::zeros((output, input), DType::F32, &Device::Cpu)?;
+    Ok(super::restored(whole, layer, 1.0)?.merged(&zeros, None)?.0)
+}
+
+/// A LoRA's rows, with those of the ranks that act on them.
+fn parted_lora(whole: &Saved, parts: &[(Layer, Rows)]) -> Result<Vec<Saved>> {
     let get = |name: &str| match whole.tensors.get(name) {
         Some(t) => Ok(t.clone()),
         None => bail!("the LoRA file has no `{name}` for {}", whole.path),

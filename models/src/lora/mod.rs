@@ -6,60 +6,41 @@ pub mod extract;
 mod first;
 mod kohya;
 mod peft;
+mod peft_config;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Error, Result, Tensor, bail};
-use sconce_core::adapter::{Adapter, AdapterLayout, Saved};
+use candle_core::{DType, Device, Result, Tensor, bail};
+pub use sconce_core::adapter::read;
+use sconce_core::adapter::{Saved, of_tensors};
 use sconce_core::model::Model;
+use sconce_nn::layers::LayerAdapter;
 use sconce_nn::weights::WeightFiles;
 use sconce_nn::{Adapted, Store};
-use sconce_sdk::{Choice, Kind, registry};
 
 pub use first::First;
 pub use kohya::Kohya;
 pub use peft::Peft;
 
-/// Reads an adapter file in whichever layout it is, for a model of these layers: as [`Model::stores`] gives them, or without
-/// values as [`Family::shapes`](sconce_core::model::Family::shapes) does.
-pub fn read(stores: &[Arc<Store>], path: &Path) -> Result<Vec<Saved>> {
-    let file = WeightFiles::open(&[path])?;
-    let mut known = Vec::new();
-    for plugin in registry::of_kind(<dyn AdapterLayout as Kind>::NAME).map_err(plain)? {
-        let layout = Choice::<dyn AdapterLayout>::named(plugin.name).map_err(plain)?;
-        if let Some(found) = layout.read(stores, &file)? {
-            return Ok(found);
-        }
-        known.push(plugin.name);
-    }
-    let first: Vec<&str> = file.keys().take(3).collect();
-    bail!("{}: no adapter file of a known layout ({}); its keys begin with {first:?}", path.display(), known.join(", "))
-}
-
-fn plain(e: sconce_sdk::ParamError) -> Error {
-    Error::Msg(e.to_string())
-}
-
 /// Puts a file's adapters on a model, their effect multiplied by `scale`. Gives the number of layers adapted.
 pub fn attach(model: &dyn Model, path: &Path, scale: f64) -> Result<usize> {
-    let adapter = Choice::<dyn Adapter>::named("lora").map_err(plain)?;
     let stores = model.stores();
     let layers = layers(&stores);
     let found = read(&stores, path)?;
     for saved in &found {
         let layer = &layers[&(saved.component.clone(), saved.path.clone())];
-        let mut constants = saved.constants.clone();
-        if let Some(alpha) = constants.get_mut("alpha") {
-            *alpha *= scale;
-        }
-        let device = layer.weight().device();
-        let tensors =
-            saved.tensors.iter().map(|(k, t)| Ok((k.clone(), t.to_device(&device)?))).collect::<Result<_>>()?;
-        layer.attach(adapter.restore(&saved.component, layer, &tensors, &constants)?.layer);
+        layer.attach(restored(saved, layer, scale)?);
     }
     Ok(found.len())
+}
+
+/// What a file's adapter does on a layer, by the registered adapter that its tensors are of.
+fn restored(saved: &Saved, layer: &Adapted, scale: f64) -> Result<Arc<dyn LayerAdapter>> {
+    let device = layer.weight().device();
+    let tensors = saved.tensors.iter().map(|(k, t)| Ok((k.clone(), t.to_device(&device)?))).collect::<Result<_>>()?;
+    Ok(of_tensors(saved)?.restore(&saved.component, layer, &tensors, &saved.constants, scale)?.layer)
 }
 
 /// A and B of a LoRA, in the types that they are kept in, and alpha / rank.
@@ -67,6 +48,9 @@ fn factors(saved: &Saved) -> Result<(&Tensor, &Tensor, f64)> {
     let (Some(down), Some(up)) = (saved.tensors.get(DOWN), saved.tensors.get(UP)) else {
         bail!("{}.{}: a LoRA has `{DOWN}` and `{UP}`, and this has not", saved.component, saved.path)
     };
+    if let Some(more) = saved.tensors.keys().find(|short| *short != DOWN && *short != UP) {
+        bail!("{}: this is for plain LoRAs, and beside its factors it has `{more}`", saved.place());
+    }
     let rank = down.dim(0)? as f64;
     Ok((down, up, saved.constants.get(ALPHA).map_or(1.0, |alpha| alpha / rank)))
 }
@@ -87,37 +71,57 @@ pub fn product(saved: &Saved, shape: &[usize]) -> Result<Tensor> {
     whole.reshape(shape)
 }
 
-/// What LoRA files add to a model's weights, each by its strength: for writing the model with them merged.
+/// What adapter files do to a model's weights, each by its strength: for writing the model with them merged.
 pub struct Merge {
-    added: BTreeMap<(String, String), Vec<(Saved, f64)>>,
+    layers: BTreeMap<(String, String), (Adapted, Vec<Arc<dyn LayerAdapter>>)>,
 }
 
 impl Merge {
     /// Of these files.
     pub fn of(stores: &[Arc<Store>], files: &[(&Path, f64)]) -> Result<Self> {
-        let mut added: BTreeMap<(String, String), Vec<(Saved, f64)>> = BTreeMap::new();
+        let all = layers(stores);
+        let mut merged: BTreeMap<(String, String), (Adapted, Vec<Arc<dyn LayerAdapter>>)> = BTreeMap::new();
         for (file, scale) in files {
             for saved in read(stores, file)? {
-                let weight = (saved.component.clone(), format!("{}.weight", saved.path));
-                added.entry(weight).or_default().push((saved, *scale));
+                let key = (saved.component.clone(), saved.path.clone());
+                let layer = &all[&key];
+                let (_, on_it) = merged.entry(key).or_insert_with(|| (layer.clone(), Vec::new()));
+                on_it.push(restored(&saved, layer, *scale)?);
             }
         }
-        Ok(Self { added })
+        Ok(Self { layers: merged })
     }
 
-    /// How many weights change.
+    /// How many layers change.
     pub fn layers(&self) -> usize {
-        self.added.len()
+        self.layers.len()
     }
 
-    /// A parameter with what is added to it, summed in f32.
+    /// A parameter as the adapters leave it, computed in f32.
     pub fn edit(&self, component: &str, name: &str, value: Tensor) -> Result<Tensor> {
-        let Some(all) = self.added.get(&(component.to_owned(), name.to_owned())) else { return Ok(value) };
-        let mut sum = value.to_dtype(DType::F32)?;
-        for (saved, scale) in all {
-            sum = (sum + (product(saved, value.dims())? * *scale)?)?;
+        let Some((path, which)) = name.rsplit_once('.') else { return Ok(value) };
+        let Some((layer, adapters)) = self.layers.get(&(component.to_owned(), path.to_owned())) else {
+            return Ok(value);
+        };
+        let mut own = value.to_dtype(DType::F32)?;
+        for adapter in adapters {
+            own = match which {
+                "weight" => {
+                    let (weight, bias) = adapter.merged(&own, None)?;
+                    if bias.is_some() && layer.bias().is_none() {
+                        bail!("{component}.{path}: a bias is added to it, and it has none to merge that into");
+                    }
+                    weight
+                }
+                "bias" => {
+                    // What becomes of a bias is told by the adapter alone.
+                    let weight = Tensor::ones(layer.weight().shape(), DType::F32, own.device())?;
+                    adapter.merged(&weight, Some(&own))?.1.unwrap_or(own)
+                }
+                _ => own,
+            };
         }
-        Ok(sum)
+        Ok(own)
     }
 }
 
@@ -135,9 +139,9 @@ fn layers(stores: &[Arc<Store>]) -> BTreeMap<(String, String), Adapted> {
     adaptable(stores).flat_map(of).collect()
 }
 
-/// The name of a layer in a file, and the short name of one of its tensors: the ways in which programs spell the two factors.
-fn factor(key: &str) -> Option<(String, &'static str)> {
-    const ENDS: [(&str, &str); 9] = [
+/// The name of a layer in a file, and the short name of one of its tensors: the ways in which programs spell them.
+fn tensor(key: &str) -> Option<(String, &'static str)> {
+    const SPELT: [(&str, &str); 13] = [
         (".lora_A.weight", DOWN),
         (".lora_B.weight", UP),
         (".lora_A.default.weight", DOWN),
@@ -146,9 +150,19 @@ fn factor(key: &str) -> Option<(String, &'static str)> {
         (".lora_up.weight", UP),
         (".lora_linear_layer.down.weight", DOWN),
         (".lora_linear_layer.up.weight", UP),
+        (".lora_mid.weight", MIDDLE),
+        (".lora_magnitude_vector.weight", MAGNITUDE),
+        (".lora_magnitude_vector.default.weight", MAGNITUDE),
+        (".dora_scale", DORA_SCALE),
         (".alpha", ALPHA),
     ];
-    if let Some((name, short)) = ENDS.iter().find_map(|(end, short)| Some((key.strip_suffix(end)?, *short))) {
+    if let Some((name, short)) = SPELT.iter().find_map(|(end, short)| Some((key.strip_suffix(end)?, *short))) {
+        return Some((name.to_owned(), short));
+    }
+    // Those of the other adapters are spelt alike everywhere.
+    if let Some((name, end)) = key.rsplit_once('.')
+        && let Some(short) = PLAIN.into_iter().chain([MAGNITUDE]).find(|short| *short == end)
+    {
         return Some((name.to_owned(), short));
     }
     // An attention's processor, before diffusers had PEFT: `attn1.processor.to_out_lora.down.weight`.
@@ -167,6 +181,73 @@ fn factor(key: &str) -> Option<(String, &'static str)> {
 const DOWN: &str = "lora_A.weight";
 const UP: &str = "lora_B.weight";
 const ALPHA: &str = "alpha";
+/// Tucker's core of a LoRA on a convolution, of which A is made when it is read (LyCORIS).
+const MIDDLE: &str = "lora_mid";
+/// DoRA's magnitudes: `O`, or of the inputs `1 I`. PEFT gives a convolution's four dimensions, LyCORIS the weight's number.
+const MAGNITUDE: &str = "lora_magnitude_vector";
+const DORA_SCALE: &str = "dora_scale";
+/// IA3's factors. LyCORIS has them less 1, and says beside them on which side they are.
+const FACTORS: &str = "ia3_l";
+/// And they leave the bias as it is, where PEFT's are on the whole output.
+const WEIGHT_ALONE: &str = "weight_alone";
+const ON_INPUTS: &str = "on_inputs";
+const LESS_ONE: &str = "weight";
+const ON_INPUT: &str = "on_input";
+/// Short names that are the keys' own.
+const PLAIN: [&str; 18] = [
+    "hada_w1_a",
+    "hada_w1_b",
+    "hada_w2_a",
+    "hada_w2_b",
+    "hada_t1",
+    "hada_t2",
+    "lokr_w1",
+    "lokr_w1_a",
+    "lokr_w1_b",
+    "lokr_w2",
+    "lokr_w2_a",
+    "lokr_w2_b",
+    "lokr_t2",
+    FACTORS,
+    "oft_blocks",
+    "rescale",
+    "diff",
+    "diff_b",
+];
+
+/// A layer's tensors as the adapters know them, from what programs make of them.
+fn tidied(mut saved: Saved) -> Result<Saved> {
+    let place = saved.place();
+    let tensors = &mut saved.tensors;
+    if let Some(middle) = tensors.remove(MIDDLE) {
+        let Some(down) = tensors.get(DOWN) else { bail!("{place}: a core of a LoRA with no factor to go with it") };
+        let (r, s, k, _) = middle.dims4()?;
+        let inputs = down.flatten_from(1)?; // S I
+        let by_place = middle.permute((0, 2, 3, 1))?.contiguous()?.reshape((r * k * k, s))?;
+        let whole = by_place.matmul(&inputs)?.reshape((r, k, k, inputs.dim(1)?))?;
+        tensors.insert(DOWN.to_owned(), whole.permute((0, 3, 1, 2))?.contiguous()?);
+    }
+    if let Some(scale) = tensors.remove(DORA_SCALE) {
+        let by_input = scale.rank() > 1 && scale.dim(0)? == 1 && scale.elem_count() > 1;
+        let flat = scale.flatten_all()?;
+        tensors.insert(MAGNITUDE.to_owned(), if by_input { flat.unsqueeze(0)? } else { flat });
+    } else if let Some(magnitude) = tensors.get_mut(MAGNITUDE) {
+        *magnitude = magnitude.flatten_all()?;
+    }
+    if let Some(on_input) = tensors.remove(ON_INPUT) {
+        let Some(less) = tensors.remove(LESS_ONE) else { bail!("{place}: `on_input` stands without factors") };
+        let by_input = on_input.to_dtype(DType::F32)?.flatten_all()?.get(0)?.to_scalar::<f32>()? != 0.0;
+        let factors = (less + 1.0)?;
+        let factors = match (factors.rank(), by_input) {
+            (1, true) => factors.unsqueeze(0)?,
+            (1, false) => factors.unsqueeze(1)?,
+            _ => factors,
+        };
+        tensors.insert(FACTORS.to_owned(), factors);
+        saved.constants.insert(if by_input { ON_INPUTS } else { WEIGHT_ALONE }.into(), 1.0);
+    }
+    Ok(saved)
+}
 
 /// Groups a file's keys by layer. `parse` splits a key into the layer's name in the file and the tensor's short name;
 /// `None` means that the key is not of this layout, which makes the whole file not of it. `find` gives the layer.
@@ -186,7 +267,7 @@ fn grouped(
             unmatched.push(key.to_owned());
             continue;
         };
-        let value = file.tensor(key, candle_core::DType::F32, &candle_core::Device::Cpu)?;
+        let value = file.tensor(key, DType::F32, &Device::Cpu)?;
         let saved = all.entry((component.clone(), path.clone())).or_insert_with(|| Saved {
             component,
             path,
@@ -194,8 +275,9 @@ fn grouped(
             constants: BTreeMap::new(),
         });
         match short {
-            "alpha" => {
-                saved.constants.insert("alpha".into(), f64::from(value.flatten_all()?.get(0)?.to_scalar::<f32>()?));
+            ALPHA => {
+                let value = value.to_dtype(DType::F32)?.flatten_all()?.get(0)?.to_scalar::<f32>()?;
+                saved.constants.insert(ALPHA.into(), f64::from(value));
             }
             _ => {
                 saved.tensors.insert(short.to_owned(), value);
@@ -211,10 +293,6 @@ fn grouped(
             unmatched.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
         );
     }
-    let mut found: Vec<Saved> = all.into_values().collect();
-    for saved in &mut found {
-        let rank = saved.tensors.get("lora_A.weight").map_or(Ok(0), |t| t.dim(0))?;
-        saved.constants.entry("alpha".into()).or_insert(rank as f64);
-    }
+    let found = all.into_values().map(tidied).collect::<Result<Vec<_>>>()?;
     Ok((!found.is_empty()).then_some(found))
 }

@@ -1,15 +1,18 @@
 //! PEFT's layout, which diffusers loads: `unet.<path>.lora_A.weight` and `lora_B.weight`. The layout has no alpha of its
-//! own (readers take alpha = rank), so the scale is folded into B. Read too: PEFT's own files (`base_model.model.<path>`), and
+//! own (without a configuration readers take alpha = rank), so the scale is folded into B. Read too: PEFT's own files (`base_model.model.<path>`), and
 //! what diffusers wrote before it had PEFT (`attn1.processor.to_q_lora.down.weight`, `lora_linear_layer`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use sconce_core::adapter::{AdapterLayout, Saved};
 use sconce_nn::Store;
 use sconce_nn::weights::WeightFiles;
 use sconce_sdk::prelude::*;
+
+use super::peft_config::Config;
+use super::{ALPHA, DOWN, FACTORS, MAGNITUDE, UP, WEIGHT_ALONE};
 
 /// PEFT's layout, which diffusers loads.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -20,12 +23,37 @@ impl AdapterLayout for Peft {
     fn write(&self, _: &[Arc<Store>], adapters: &[Saved]) -> Result<BTreeMap<String, Tensor>> {
         let mut out = BTreeMap::new();
         for a in adapters {
-            let (down, up, scale) = super::factors(a)?;
-            let up = if scale == 1.0 { up.clone() } else { (up * scale)? };
-            out.insert(format!("{}.{}.lora_A.weight", a.component, a.path), down.clone());
-            out.insert(format!("{}.{}.lora_B.weight", a.component, a.path), up);
+            let scaled = SCALED.iter().find_map(|[short, by]| a.tensors.contains_key(*short).then_some((short, by)));
+            let scale = match (a.constants.get(ALPHA), scaled.and_then(|(_, by)| a.tensors.get(*by))) {
+                (Some(alpha), Some(rank)) => alpha / rank.dim(0)? as f64,
+                _ => 1.0,
+            };
+            if let Some(odd) = a.tensors.keys().find(|short| short.ends_with("_t1") || short.ends_with("_t2")) {
+                bail!("{}: its `{odd}` is scaled otherwise in PEFT: write it in kohya's layout", a.place());
+            }
+            if a.constants.contains_key(WEIGHT_ALONE) {
+                bail!("{}: its factors leave the bias, and PEFT's do not: write it in kohya's layout", a.place());
+            }
+            for (short, value) in &a.tensors {
+                let value = match short.as_str() {
+                    _ if scale != 1.0 && scaled.is_some_and(|(s, _)| s == short) => (value * scale)?,
+                    MAGNITUDE if value.rank() > 1 => {
+                        bail!("{}: PEFT has no magnitudes of a layer's inputs: write it in kohya's layout", a.place())
+                    }
+                    MAGNITUDE if a.tensors.get(DOWN).is_some_and(|down| down.rank() == 4) => {
+                        value.reshape((1, (), 1, 1))?
+                    }
+                    _ => value.clone(),
+                };
+                out.insert(format!("{}.{}.{short}", a.component, a.path), value);
+            }
         }
         Ok(out)
+    }
+
+    fn carries(&self, short: &str) -> bool {
+        let known = [DOWN, UP, MAGNITUDE, FACTORS].contains(&short);
+        known || short.starts_with("hada_") || short.starts_with("lokr_")
     }
 
     fn read(&self, stores: &[Arc<Store>], file: &WeightFiles) -> Result<Option<Vec<Saved>>> {
@@ -37,7 +65,7 @@ impl AdapterLayout for Peft {
             key.starts_with(WRAPPED)
                 || key.split_once('.').is_some_and(|(c, _)| components.contains(&c) || ROOTS.contains(&c))
         };
-        let parse = |key: &str| super::factor(key).filter(|_| begins(key));
+        let parse = |key: &str| super::tensor(key).filter(|_| begins(key));
         let find = |name: &str| {
             let (component, path) = match name.strip_prefix(WRAPPED) {
                 Some(path) => (denoiser, path),
@@ -52,9 +80,18 @@ impl AdapterLayout for Peft {
                 .or_else(|| known(&format!("text_model.{path}")))
                 .or_else(|| known(path.strip_prefix("text_model.")?))
         };
-        super::grouped(file, parse, find)
+        let Some(found) = super::grouped(file, parse, find)? else { return Ok(None) };
+        let wrapped = file.keys().any(|key| key.starts_with(WRAPPED));
+        let Some(config) = Config::of(file, wrapped)? else { return Ok(Some(found)) };
+        // A file with an alpha of its own says it.
+        let told = |saved: Saved| if saved.constants.contains_key(ALPHA) { Ok(saved) } else { config.applied(saved) };
+        found.into_iter().map(told).collect::<Result<_>>().map(Some)
     }
 }
+
+/// The tensor that takes up a scale, and the one that tells the rank that alpha was divided by.
+const SCALED: [[&str; 2]; 4] =
+    [[UP, DOWN], ["hada_w1_a", "hada_w1_b"], ["lokr_w2_a", "lokr_w2_b"], ["lokr_w1_a", "lokr_w1_b"]];
 
 /// What PEFT puts before a model's own names.
 const WRAPPED: &str = "base_model.model.";

@@ -12,7 +12,8 @@ use sconce_nn::Param;
 use sconce_nn::rng::Stream;
 use sconce_nn::small::{Columns, back_substitute};
 
-use super::lora::{ALPHA, DOWN, UP};
+use super::lora::{DOWN, UP};
+use super::parts::ALPHA;
 
 /// What is averaged of one layer's factors.
 pub(super) struct Sketch {

@@ -36,6 +36,10 @@ pub enum Shape {
 pub trait LayerAdapter: Send + Sync {
     /// The adapted layer's output for `x`; `base` is the layer without this adapter.
     fn forward(&self, x: &Tensor, layer: &Adapted, base: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor>;
+
+    /// The weight and bias of a plain layer that computes what a layer of this weight and bias does with the adapter: for
+    /// merging. All f32; in the graph of what trains.
+    fn merged(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)>;
 }
 
 /// A linear or convolution, with its adapters. Clones are the same layer.

@@ -6,6 +6,7 @@ pub mod activation;
 pub mod attention;
 pub mod conv;
 mod device;
+pub mod inverse;
 pub mod linear;
 mod memory;
 pub mod modulate;
@@ -23,6 +24,7 @@ pub(crate) fn on_cpu(tensor: &candle_core::Tensor) -> candle_core::Result<candle
 pub use activation::{geglu, gelu, gelu_tanh, quick_gelu, silu};
 pub use attention::{Mask, attention, attention_heads};
 pub use conv::{Conv, conv2d};
+pub use inverse::inverse;
 pub use linear::{linear, linear_held, linear_onto, matmul};
 pub use modulate::{gated_sum, modulate};
 pub use norm::{group_norm, group_norm_silu, layer_norm, rms_norm};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use sconce_nn::Store;
 use sconce_nn::store::Keep;
+use sconce_nn::{Adapted, Store};
 use serde_json::{Map, json};
 
 use super::Report;
@@ -44,7 +44,10 @@ pub(super) fn explain(resolved: &Resolved, stores: &[Arc<Store>], parts: &[Part]
     let (adapter, compute) = (recipe.adapter.as_deref(), DType::from(recipe.model.dtype));
     let in_full = |store: &Store| adapter.is_none() && trains(store);
     let added = |part: &Part| match adapter {
-        Some(adapter) => part.layers.iter().map(|layer| adapter.elements(layer.shape())).sum(),
+        Some(adapter) => {
+            let place = |layer: &Adapted| format!("{}.{}", part.store.component(), layer.path());
+            part.layers.iter().map(|layer| adapter.elements(&place(layer), layer.shape())).sum()
+        }
         None => part.store.elements(),
     };
     let trained = parts.iter().map(added).sum::<usize>() as f64;

@@ -39,6 +39,23 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
         "model.convert.over_images".into(),
         "is more than train.images: the run would end in a network that no program can read",
     );
+    demand(
+        train.adapter_from.is_none() || recipe.adapter.is_some(),
+        "train.adapter_from".into(),
+        "is for runs that train an adapter: add an [adapter] table, or take it out",
+    );
+    if let Some(adapter) = &recipe.adapter {
+        for (i, layout) in recipe.output.adapter_layouts.iter().enumerate() {
+            let strange = adapter.tensors().into_iter().find(|short| !layout.carries(short));
+            let limit = format!(
+                "`{}` has no name for the `{}` of the adapter `{}`: take a layout that its readers know, or leave it out",
+                layout.name(),
+                strange.unwrap_or_default(),
+                adapter.name()
+            );
+            demand(strange.is_none(), format!("output.adapter_layouts.{i}"), &limit);
+        }
+    }
     demand(train.accumulate > 0, "train.accumulate".into(), "must be 1 or more");
     demand(train.keep > 0, "train.keep".into(), "must be 1 or more: the last checkpoint is the result");
     let masks = data.source.iter().any(|s| s.mask != MaskFrom::None);

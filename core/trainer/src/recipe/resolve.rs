@@ -240,6 +240,7 @@ fn absolute(layer: &mut Map<String, Value>, base: &Path) {
     anchor(layer.get_mut("data").and_then(|d| d.get_mut("cache")));
     anchor(layer.get_mut("output").and_then(|o| o.get_mut("dir")));
     anchor(layer.get_mut("preview").and_then(|p| p.get_mut("autoencoder")));
+    anchor(layer.get_mut("train").and_then(|t| t.get_mut("adapter_from")));
     // `--set data.source.0.path=x` is a table with the key `0`.
     match layer.get_mut("data").and_then(|d| d.get_mut("source")) {
         Some(Value::Array(sources)) => sources.iter_mut().for_each(|s| anchor(s.get_mut("path"))),

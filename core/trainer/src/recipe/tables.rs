@@ -318,6 +318,10 @@ pub struct TrainTable {
     /// Components that train, each with the factor on the learning rate: `{ unet = 1.0, text_encoder = 0.1 }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub components: BTreeMap<String, f64>,
+    /// An adapter file, in any layout, that the adapter starts from instead of from nothing: to go on with it, or with a LoRA
+    /// at another rank (a lower one keeps what is nearest). Layers that are not in it start from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter_from: Option<String>,
     /// Rates and weight decays of single parameters, by their names; the first group that matches one counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group: Vec<GroupTable>,

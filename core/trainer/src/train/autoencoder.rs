@@ -129,7 +129,7 @@ impl Task for AutoencoderTask<'_> {
         let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
         let mut config = serde_json::Map::new();
         config.insert("scaling_factor".into(), (1.0 / variance.sqrt()).into());
-        output::write(self.job, weights, &weights.saved_adapters(), &BTreeMap::from([("vae".to_owned(), config)]), out)
+        output::write(self.job, weights, &weights.saved_adapters()?, &BTreeMap::from([("vae".to_owned(), config)]), out)
     }
 }
 

@@ -376,7 +376,7 @@ impl Task for DenoiserTask<'_> {
     }
 
     fn write(&mut self, weights: &Weights, out: &Path) -> Result<Vec<PathBuf>> {
-        output::write(self.job, weights, &weights.saved_adapters(), &BTreeMap::new(), out)
+        output::write(self.job, weights, &weights.saved_adapters()?, &BTreeMap::new(), out)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod autoencoder;
 mod averages;
+mod card;
 mod checkpoint;
 mod denoiser;
 mod event;

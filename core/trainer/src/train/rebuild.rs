@@ -148,14 +148,13 @@ impl History {
             if rank.is_none() {
                 tensors.iter().try_for_each(|(short, value)| adapter.params[short].set(value))?;
             }
-            let (component, path) = (adapter.component.clone(), adapter.path.clone());
-            put.adapters.push(Saved { component, path, tensors, constants });
+            put.adapters.push(adapter.saved(tensors, constants)?);
         }
         if rank.is_some() && put.adapters.len() < weights.adapters.len().max(1) {
             bail!("what this run trained has no rank to choose");
         }
         if rank.is_none() {
-            put.adapters = weights.saved_adapters();
+            put.adapters = weights.saved_adapters()?;
         }
         Ok(put)
     }

@@ -103,13 +103,14 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     }
     let model = load(resolved, &options.device)?;
     let stores = model.stores();
-    let job = Job { resolved, recipe, options, model: &*model, notes: BTreeMap::new() };
+    let mut job = Job { resolved, recipe, options, model: &*model, notes: BTreeMap::new() };
     let weights = Weights::prepare(recipe, &stores)?;
     let elements: usize = stores.iter().map(|s| s.elements()).sum();
     observer.see(&Event::Loaded(model.native(), weights.elements(), elements))?;
 
     let set = open_set(&job).map_err(Failed::Files)?;
     observer.see(&Event::Data(&set.report))?;
+    job.notes.insert("sconce.data".to_owned(), set.identity());
     let of = MadeOf { recipe: resolved.to_toml(), data: set.identity() };
     let order = || {
         let d = &recipe.data;
@@ -207,6 +208,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     let mut written = averages.swapped(&weights, &**optimizer.borrow(), || task.write(&weights, &options.out))?;
     let sheet = options.out.join("before-after.png");
     written.extend(super::preview::before_and_after(&drawn(0), &drawn(at.images), &sheet)?);
+    written.push(super::card::write(&job, &written, &options.out)?);
     Ok(Ended::Whole(written))
 }
 

@@ -1,13 +1,14 @@
 //! What a run trains: the tensors with their groups, and the adapters they belong to.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 use sconce_nn::rng::Stream;
 use sconce_nn::{Adapted, Param, Store};
 
-use crate::adapter::{Adapter, Attached, Saved};
+use crate::adapter::{self, Adapter, Attached, Saved};
 use crate::optimizer::Trained;
 use crate::recipe::{GroupTable, Recipe, Task};
 
@@ -24,16 +25,27 @@ impl Weights {
     pub fn prepare(recipe: &Recipe, stores: &[Arc<Store>]) -> Result<Self> {
         let (mut adapters, mut params) = (Vec::new(), Vec::new());
         let (kept_as, seed) = (recipe.train.weights.dtype(), recipe.train.seed);
+        let mut from: BTreeMap<String, Saved> = match &recipe.train.adapter_from {
+            Some(file) => adapter::read(stores, Path::new(file))?.into_iter().map(|s| (s.place(), s)).collect(),
+            None => BTreeMap::new(),
+        };
         for Part { store, lr_factor, layers } in parts(recipe, stores)? {
             match &recipe.adapter {
                 None => params.extend(full(&store, lr_factor, kept_as)?),
                 Some(adapter) => {
                     let (attached, trained) =
-                        adapted(&**adapter, store.component(), &layers, lr_factor, kept_as, seed)?;
+                        adapted(&**adapter, &store, &layers, lr_factor, kept_as, seed, &mut from)?;
                     adapters.extend(attached);
                     params.extend(trained);
                 }
             }
+        }
+        if let Some(idle) = from.keys().next() {
+            let file = recipe.train.adapter_from.as_deref().unwrap_or_default();
+            bail!(
+                "train.adapter_from: `{file}` adapts {idle}, which the recipe does not train: {} layers in all",
+                from.len()
+            );
         }
         group(&mut params, &recipe.train.group)?;
         Ok(Self { params, adapters })
@@ -57,14 +69,9 @@ impl Weights {
     }
 
     /// The adapters' values, for saving. Call under [`Averages::swapped`](super::averages::Averages::swapped).
-    pub fn saved_adapters(&self) -> Vec<Saved> {
+    pub fn saved_adapters(&self) -> Result<Vec<Saved>> {
         let trained = |(k, p): (&String, &Param)| (k.clone(), p.var().expect("an adapter's parameters train").detach());
-        let value = |a: &Attached| Saved {
-            component: a.component.clone(),
-            path: a.path.clone(),
-            tensors: a.params.iter().map(trained).collect(),
-            constants: a.constants.clone(),
-        };
+        let value = |a: &Attached| a.saved(a.params.iter().map(trained).collect(), a.constants.clone());
         self.adapters.iter().map(value).collect()
     }
 }
@@ -135,9 +142,9 @@ pub fn parts(recipe: &Recipe, stores: &[Arc<Store>]) -> Result<Vec<Part>> {
         }
         parts.push(Part { store: store.clone(), lr_factor, layers });
     }
-    let mut targets = recipe.adapter.iter().flat_map(|a| a.targets());
+    let mut targets = recipe.adapter.iter().flat_map(|a| a.patterns());
     if let Some(idle) = targets.find(|t| !paths.iter().any(|p| matches(t, p))) {
-        bail!("adapter.targets: no layer of the components that train matches `{idle}`{}", like(&paths));
+        bail!("adapter: no layer of the components that train matches `{idle}`{}", like(&paths));
     }
     Ok(parts)
 }
@@ -162,16 +169,21 @@ fn full(store: &Arc<Store>, lr_factor: f64, kept_as: DType) -> Result<Vec<Traine
 
 fn adapted(
     adapter: &dyn Adapter,
-    component: &str,
+    store: &Store,
     layers: &[Adapted],
     lr_factor: f64,
     kept_as: DType,
     seed: u64,
+    from: &mut BTreeMap<String, Saved>,
 ) -> Result<(Vec<Attached>, Vec<Trained>)> {
-    let (mut all, mut trained) = (Vec::new(), Vec::new());
+    let (mut all, mut trained, component) = (Vec::new(), Vec::new(), store.component());
     for layer in layers {
-        let path = format!("{component}.{}", layer.path());
-        let attached = adapter.build(component, layer, &Stream::new(seed, &format!("adapter {path}")))?;
+        let place = format!("{component}.{}", layer.path());
+        let init = Stream::new(seed, &format!("adapter {place}"));
+        let attached = match from.remove(&place) {
+            Some(from) => adapter.start(store, layer, &init, &from).map_err(|e| e.context("train.adapter_from"))?,
+            None => adapter.build(store, layer, &init)?,
+        };
         for (short, param) in &attached.params {
             let name = format!("{component}/{}", param.name());
             let lr_factor = lr_factor * adapter.lr_factor(short);
