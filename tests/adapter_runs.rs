@@ -90,7 +90,7 @@ fn a_pissa_run_resumes_and_its_file_is_the_change() {
     let bench = Bench::new(more);
     bench.train("whole", &[]);
     bench.train("half", &["--set", "train.images=12"]);
-    bench.train("half", &["--resume", "--set", "train.images=24"]);
+    bench.train("half", &["--resume", "--changed"]);
     assert_eq!(bench.weights("whole"), bench.weights("half"));
     let file = sconce_nn::weights::WeightFiles::open(&[bench.path("whole/lora-peft.safetensors")]).expect("a LoRA");
     let ranks = file.keys().filter(|k| k.ends_with("lora_A.weight")).map(|k| file.info(k).expect("a tensor").0[0]);

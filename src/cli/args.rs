@@ -6,6 +6,7 @@ use std::str::FromStr;
 use candle_core::{DType, Device};
 use clap::ValueEnum;
 use sconce_core::embedded::locate_model;
+use sconce_core::hub::{self, Needs};
 use sconce_core::model::Family;
 use sconce_core::recipe::Float;
 use sconce_sdk::{Choice, Kind};
@@ -126,6 +127,14 @@ pub fn family(path: &Path) -> Result<Choice<dyn Family>, Failure> {
     })
 }
 
+/// A file on the command line: one of the Hub is fetched.
+pub fn here(path: &str) -> Result<PathBuf, Failure> {
+    match hub::leads(path) {
+        true => hub::fetched(path, Needs::Weights).map_err(Failure::files),
+        false => Ok(path.into()),
+    }
+}
+
 /// Components beside a single file.
 #[derive(Debug, Default, clap::Args)]
 pub struct FilesArg {
@@ -141,9 +150,10 @@ fn component_file(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 impl FilesArg {
-    /// The folder of a model that is given as a folder or as a single file.
+    /// The folder of a model that is given as a folder, as a single file, or as a place on the Hub.
     pub fn locate(&self, model: &str) -> Result<PathBuf, Failure> {
-        locate_model(model, &self.file.iter().cloned().collect(), Path::new(".")).map_err(Failure::files)
+        let files = self.file.iter().cloned().collect();
+        locate_model(model, &files, Path::new("."), Needs::Model(&[])).map_err(Failure::files)
     }
 }
 

@@ -92,7 +92,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let model = args.files.locate(model)?;
         let stores = args::family(&model)?.shapes(&model).map_err(Failure::files)?;
         let layout: Choice<dyn AdapterLayout> = args::plugin(layout)?;
-        let from = Path::new(&args.from);
+        let from = &args::here(&args.from)?;
         let mut found = lora::read(&stores, from).map_err(Failure::files)?;
         if let Some(rank) = args.rank {
             let (mut whole, mut left) = (0.0, 0.0);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use sconce_core::hub;
 use sconce_models::original::detect;
 use sconce_models::original::file::CONFIGS;
 use sconce_models::original::pickle::{is_pickled, unpickled};
@@ -11,7 +12,7 @@ use sconce_nn::weights::{WeightFiles, read_metadata};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::args::{FilesArg, family};
+use super::args::{FilesArg, family, here};
 use super::{Failure, print, print_json};
 
 /// The header field that holds the recipe a file was made by.
@@ -49,7 +50,13 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let path = args.path.as_path();
+    let asked = args.path.to_str().filter(|path| hub::leads(path));
+    let fetched = match asked {
+        Some(path) if path.ends_with(".safetensors") => Some(here(path)?),
+        Some(path) => Some(FilesArg::default().locate(path)?),
+        None => None,
+    };
+    let path = fetched.as_deref().unwrap_or(&args.path);
     if !path.exists() {
         return Err(Failure::files(format!("there is no `{}`", path.display())));
     }
@@ -57,10 +64,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let path = unpickled.as_deref().unwrap_or(path);
     let mut holds = if path.is_dir() { folder(path, path)? } else { file(path)? };
     if args.hash {
-        if args.path.is_dir() {
+        if path.is_dir() {
             return Err(Failure::usage("--hash is for a file: a folder has as many as it has weight files"));
         }
-        holds["sha256"] = json!(sha256(&args.path)?);
+        holds["sha256"] = json!(sha256(if asked.is_some() { path } else { &args.path })?);
     }
     if args.recipe {
         return match holds.get("metadata").and_then(|m| m.get(RECIPE)).and_then(Value::as_str) {

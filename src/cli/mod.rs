@@ -13,10 +13,12 @@ pub mod inspect;
 pub mod list;
 pub mod merge;
 pub mod plot;
+pub mod push;
 pub mod sample;
 pub mod schema;
 pub mod show;
 pub mod train;
+mod transfer;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -78,6 +80,8 @@ enum Command {
     Merge(merge::Args),
     /// Take what a fine-tune changed as a LoRA.
     Extract(extract::Args),
+    /// Push a run's result to the Hub.
+    Push(push::Args),
     /// Print the JSON Schema of recipes, for editors.
     Schema(schema::Args),
     /// Print the completion script of a shell.
@@ -87,6 +91,7 @@ enum Command {
 /// The program: parses, runs, and tells errors.
 pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
+    sconce_core::hub::tell(Box::new(transfer::Bars::default()));
     // A deep network's backward pass recurses deeply.
     let done = sconce_nn::checkpoint::on_big_stack(|| match command {
         Command::Train(args) => train::run(args),
@@ -101,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Merge(args) => merge::run(args),
         Command::Extract(args) => extract::run(args),
+        Command::Push(args) => push::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
     });

@@ -12,6 +12,8 @@ use sconce_nn::weights::WeightFiles;
 use sconce_nn::{Adapted, Param, Store};
 use sconce_sdk::{Choice, Kind, registry};
 
+use crate::hub::{self, Needs};
+
 /// An adapter on one layer: what runs, and what trains.
 pub struct Attached {
     /// The component of the layer (`unet`).
@@ -109,24 +111,17 @@ pub trait Adapter: Send + Sync {
     /// [`build`](Self::build) that starts where another of its kind ended. The default takes one of the same shapes.
     fn start(&self, store: &Store, layer: &Adapted, init: &Stream, from: &Saved) -> Result<Attached> {
         let fresh = self.build(store, layer, init)?;
-        if from.constants != fresh.constants {
-            bail!("{}: it has {:?}, the recipe's adapter {:?}", from.place(), from.constants, fresh.constants);
+        let tensors = from.tensors.iter().map(|(k, t)| Ok((k.clone(), t.to_device(&layer.weight().device())?)));
+        let was = self.restore(&from.component, layer, &tensors.collect::<Result<_>>()?, &from.constants, 1.0)?;
+        let form = |of: &Attached| {
+            let shapes = of.params.iter().map(|(short, p)| format!("{short} {:?}", p.shape().dims()));
+            let constants = of.constants.iter().map(|(name, value)| format!("{name} {value}"));
+            shapes.chain(constants).collect::<Vec<_>>().join(", ")
+        };
+        if form(&was) != form(&fresh) {
+            bail!("{}: the file's adapter has {}; the recipe's {}", from.place(), form(&was), form(&fresh));
         }
-        for (short, param) in &fresh.params {
-            match from.tensors.get(short) {
-                Some(value) if value.dims() == param.shape().dims() => param.set(value)?,
-                Some(value) => bail!(
-                    "{}: its `{short}` is {:?}, the recipe's adapter has {:?}",
-                    from.place(),
-                    value.dims(),
-                    param.shape().dims()
-                ),
-                None => bail!("{}: it has no `{short}`, and the recipe's adapter has one", from.place()),
-            }
-        }
-        if let Some(other) = from.tensors.keys().find(|short| !fresh.params.contains_key(*short)) {
-            bail!("{}: it has `{other}`, and the recipe's adapter has none", from.place());
-        }
+        fresh.params.iter().try_for_each(|(short, param)| param.set(&was.params[short].tensor()?))?;
         Ok(fresh)
     }
 }
@@ -143,8 +138,13 @@ pub fn of_tensors(saved: &Saved) -> Result<Choice<dyn Adapter>> {
     bail!("{}: no adapter is made of {}", saved.place(), names.join(", "))
 }
 
-/// Reads an adapter file in whichever registered layout it is, for a model of these layers.
+/// Reads an adapter file, here or of the Hub, in whichever registered layout it is, for a model of these layers.
 pub fn read(stores: &[Arc<Store>], path: &Path) -> Result<Vec<Saved>> {
+    let fetched = match path.to_str().filter(|path| hub::leads(path)) {
+        Some(place) => Some(hub::fetched(place, Needs::Weights)?),
+        None => None,
+    };
+    let path = fetched.as_deref().unwrap_or(path);
     let file = WeightFiles::open(&[path])?;
     let mut known = Vec::new();
     for plugin in registry::of_kind(<dyn AdapterLayout as Kind>::NAME).map_err(|e| Error::Msg(e.to_string()))? {

@@ -1,4 +1,4 @@
-//! Where a recipe's paths lead. `embedded:NAME` or `embedded:NAME/folder` are files inside the program, unpacked once into the user's
+//! Where a recipe's paths lead. `hf://…` leads to the Hub ([`crate::hub`]); `embedded:NAME` or `embedded:NAME/folder` are files inside the program, unpacked once into the user's
 //! cache folder, under a name made from their content, so that everything downstream sees ordinary folders.
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use candle_core::{Error, Result, bail};
 use sconce_nn::weights::write_atomic;
 
 use crate::digest::Digest;
+use crate::hub::{self, Needs};
 
 /// A folder inside the program, registered by `inventory::submit!`.
 pub struct Embedded {
@@ -19,8 +20,11 @@ pub struct Embedded {
 
 inventory::collect!(Embedded);
 
-/// The folder that a recipe's path means: an embedded one unpacked, a relative one under `base`.
+/// The folder that a recipe's path means: an embedded one unpacked, one of the Hub fetched, a relative one under `base`.
 pub fn locate(path: &str, base: &Path) -> Result<PathBuf> {
+    if hub::leads(path) {
+        return hub::fetched(path, Needs::All);
+    }
     match path.strip_prefix("embedded:") {
         None => Ok(base.join(path)),
         Some(inside) => {
@@ -59,12 +63,21 @@ pub struct Opener {
 
 inventory::collect!(Opener);
 
-/// The model folder that a recipe means: a folder, or the one that is made of a file and of `files`, by component.
-pub fn locate_model(path: &str, files: &BTreeMap<String, PathBuf>, base: &Path) -> Result<PathBuf> {
-    let found = locate(path, base)?;
+/// The model folder that a recipe means: a folder, or the one that is made of a file and of `files`, by component. Of the Hub
+/// comes what is needed.
+pub fn locate_model(path: &str, files: &BTreeMap<String, PathBuf>, base: &Path, needs: Needs) -> Result<PathBuf> {
+    let found = match hub::leads(path) {
+        true => hub::fetched(path, needs)?,
+        false => locate(path, base)?,
+    };
     if found.is_file() {
+        let here = |(name, file): (&String, &PathBuf)| match file.to_str().filter(|file| hub::leads(file)) {
+            Some(file) => Ok((name.clone(), hub::fetched(file, Needs::All)?)),
+            None => Ok((name.clone(), file.clone())),
+        };
+        let files = files.iter().map(here).collect::<Result<_>>()?;
         return match inventory::iter::<Opener>.into_iter().find(|opener| (opener.opens)(&found)) {
-            Some(opener) => (opener.folder)(&found, files),
+            Some(opener) => (opener.folder)(&found, &files),
             None => bail!(
                 "`{}` is no model: expected a diffusers folder (the one that holds model_index.json) or a .safetensors file",
                 found.display()

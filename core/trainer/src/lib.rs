@@ -9,6 +9,7 @@ pub mod data;
 mod digest;
 pub mod distance;
 pub mod embedded;
+pub mod hub;
 pub mod learning;
 pub mod model;
 pub mod network;

@@ -17,6 +17,7 @@ use super::resolve::Resolved;
 use super::tables::{ModelTable, Recipe, Task};
 use super::{limits, native};
 use crate::embedded;
+use crate::hub::{self, Needs};
 use crate::model::{Family, Native};
 
 /// Reads the merged tables into plugins, gathering faults.
@@ -59,7 +60,8 @@ impl Reader {
         }
 
         let model: Option<ModelTable> = self.table("model");
-        let found = model.as_ref().and_then(|m| self.native(m));
+        let mut model = model;
+        let found = model.as_mut().and_then(|m| self.native(m));
         let weighting = self.choice("weighting");
         let timesteps = self.choice("timesteps");
         let distance = self.choice("distance");
@@ -107,15 +109,33 @@ impl Reader {
         };
         let mut origins = self.origins();
         complete(&mut recipe, &native, &mut origins);
+        for i in 0..recipe.data.source.len() {
+            let path = &mut recipe.data.source[i].path;
+            match hub::leads(path).then(|| hub::pinned(path)) {
+                Some(Ok(pinned)) => *path = pinned,
+                Some(Err(e)) => self.fault(&format!("data.source.{i}.path"), ParamError::new(crate::message(&e))),
+                None => {}
+            }
+        }
         for (field, message) in limits::broken(&recipe) {
             self.fault(&field, ParamError::new(message));
         }
         Some(Resolved { recipe, native, family, model_dir, name, base_dir, origins })
     }
 
-    /// Finds the checkpoint and slips its layer in.
-    fn native(&mut self, model: &ModelTable) -> Option<(Native, Choice<dyn Family>, PathBuf)> {
-        let found = embedded::locate_model(&model.path, &model.files, Path::new(""))
+    /// Finds the checkpoint and slips its layer in. One of the Hub is named by its commit from here on.
+    fn native(&mut self, model: &mut ModelTable) -> Option<(Native, Choice<dyn Family>, PathBuf)> {
+        if hub::leads(&model.path) {
+            match hub::pinned(&model.path) {
+                Ok(pinned) => model.path = pinned,
+                Err(e) => {
+                    self.fault("model.path", ParamError::new(crate::message(&e)));
+                    self.faults.last_mut().expect("just pushed").blame = Blame::Files;
+                    return None;
+                }
+            }
+        }
+        let found = embedded::locate_model(&model.path, &model.files, Path::new(""), Needs::Configs)
             .map_err(|e| (Blame::Files, "model.path", ParamError::new(crate::message(&e))))
             .and_then(|dir| {
                 let family = native::family(&dir, model.family.as_deref()).map_err(|e| match model.family {

@@ -15,6 +15,7 @@ use super::layer::{self, Layer};
 use super::native;
 use super::reader::Reader;
 use super::tables::Recipe;
+use crate::hub::{self, Needs};
 use crate::model::{Family, Native};
 use crate::step::Process;
 
@@ -135,8 +136,8 @@ fn chain(source: &RecipeSource, layers: &mut Vec<Layer>) -> Result<(String, Path
             return Err(fault("must be the name of a built-in recipe, or a file".into()).into());
         };
         let next = match RecipeSource::named(&parent) {
-            RecipeSource::File(file) => RecipeSource::File(base.join(file)),
-            builtin => builtin,
+            RecipeSource::File(file) if !hub::leads(&parent) => RecipeSource::File(base.join(file)),
+            named => named,
         };
         let (below, identity) = open(&next, Some((&parent, &origin)))?;
         if let Some(start) = names.iter().position(|n| *n == identity.key) {
@@ -179,6 +180,18 @@ fn open(source: &RecipeSource, extended: Option<(&str, &Origin)>) -> Result<(Lay
         }
         RecipeSource::File(path) => {
             let label = path.display().to_string();
+            let fetched = match hub::leads(&label).then(|| hub::fetched(&label, Needs::All)) {
+                Some(Err(e)) => {
+                    let (origin, field) = match extended {
+                        Some((_, origin)) => (origin.clone(), "extends"),
+                        None => (Origin::File { file: label.clone(), at: None }, ""),
+                    };
+                    return Err(Fault::new(origin, field, ParamError::new(crate::message(&e))).into());
+                }
+                Some(Ok(fetched)) => Some(fetched),
+                None => None,
+            };
+            let path = fetched.as_ref().unwrap_or(path);
             let text = std::fs::read_to_string(path).map_err(|e| {
                 let (origin, field) = match extended {
                     Some((_, origin)) => (origin.clone(), "extends"),

@@ -96,6 +96,13 @@ impl Checkpoints {
         Ok(to)
     }
 
+    /// The identity of the data that the newest checkpoint was made of.
+    pub fn data(&self) -> Result<Option<String>> {
+        let Some(newest) = self.newest()? else { return Ok(None) };
+        let file = newest.join(DATA);
+        std::fs::read_to_string(&file).map(Some).map_err(|e| Error::Msg(format!("{}: {e}", file.display())))
+    }
+
     /// The newest whole checkpoint.
     pub fn newest(&self) -> Result<Option<PathBuf>> {
         Ok(self.all()?.pop())

@@ -197,7 +197,9 @@ pub fn rebuild(
     }
     let model = load(resolved, &options.device)?;
     let average = serde_json::json!({ "sigma_rel": rebuilt.profile.width(), "images": history.images() });
-    let notes = BTreeMap::from([("sconce.ema".to_owned(), average.to_string())]);
+    let mut notes = BTreeMap::from([("sconce.ema".to_owned(), average.to_string())]);
+    let data = Checkpoints::new(&options.out, resolved.recipe.train.keep).data()?;
+    notes.extend(data.map(|data| ("sconce.data".to_owned(), data)));
     let job = Job { resolved, recipe: &resolved.recipe, options, model: &*model, notes };
     let weights = Weights::prepare(&resolved.recipe, &model.stores())?;
     let put = history.put(rebuilt, &weights, rank)?;

@@ -23,6 +23,7 @@ use super::release::{self, Shared};
 use super::snapshots;
 use super::weights::Weights;
 use crate::data::{Order, Use};
+use crate::hub::{self, Needs};
 use crate::model::Model;
 use crate::optimizer::At;
 use crate::recipe::{Float, Gradients as Keep, Recipe, Resolved, Task as What};
@@ -215,6 +216,10 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
 /// The recipe's model, as a run begins with it.
 pub(super) fn load(resolved: &Resolved, device: &Device) -> std::result::Result<Box<dyn Model>, Failed> {
     let recipe = &resolved.recipe;
+    if hub::leads(&recipe.model.path) {
+        // The recipe was resolved by the configs alone; the weights come into the same folder.
+        hub::fetched(&recipe.model.path, Needs::Model(&recipe.model.without)).map_err(Failed::Files)?;
+    }
     let load = recipe.model.load_options(device);
     let model = resolved.family.load(&resolved.model_dir, &load).map_err(Failed::Files)?;
     load.held_by(&model.stores())?;
