@@ -2,20 +2,17 @@
 //! last one's, as in a fast Fourier transform (Liu et al. 2023, arXiv 2311.06243, section 4). Named, and ordered, as in LyCORIS.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 use sconce_core::adapter::{Adapter, Attached};
-use sconce_nn::layers::{LayerAdapter, Shape};
+use sconce_nn::layers::Shape;
 use sconce_nn::ops::matmul;
 use sconce_nn::rng::Stream;
-use sconce_nn::{Adapted, Param, Store};
+use sconce_nn::{Adapted, Store};
 use sconce_sdk::prelude::*;
 
-use super::oft::{BLOCKS, RESCALE, cayley, on_outputs, ones, rescale};
-use super::parts::{
-    ALPHA, Params, along_channels, along_rows, at_strength, biased, fits, full, given, unbiased, weight_dims,
-};
+use super::oft::{BLOCKS, RESCALE, attached, ones, rescale};
+use super::parts::{ALPHA, fits, given, weight_dims};
 
 /// Rotations of all outputs by a butterfly of small ones (Liu et al. 2023).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -71,7 +68,7 @@ impl Adapter for Boft {
         };
         let blocks = Tensor::zeros((factors, count, side, side), DType::F32, &layer.weight().device())?;
         let rescale = self.rescale.then(|| ones(layer)).transpose()?;
-        Ok(attached(store.component(), layer, blocks, rescale, self.constraint, 1.0))
+        Ok(attached(store.component(), layer, blocks, rescale, self.constraint, 1.0, butterfly))
     }
 
     fn restore(
@@ -91,7 +88,7 @@ impl Adapter for Boft {
         let whole = count.is_power_of_two() && side.is_multiple_of(2) && factors <= most;
         fits(&place, &[count * side, columns, usize::from(whole)], &[outputs, side, 1])?;
         let constraint = constants.get(ALPHA).copied().unwrap_or(0.0);
-        Ok(attached(component, layer, blocks, rescale, constraint, strength))
+        Ok(attached(component, layer, blocks, rescale, constraint, strength, butterfly))
     }
 }
 
@@ -105,70 +102,22 @@ impl Boft {
     }
 }
 
-fn attached(
-    component: &str,
-    layer: &Adapted,
-    blocks: Tensor,
-    rescale: Option<Tensor>,
-    constraint: f64,
-    strength: f64,
-) -> Attached {
-    let there = rescale.is_some();
-    let params = Params::of(layer, [(BLOCKS, blocks)].into_iter().chain(rescale.map(|r| (RESCALE, r))));
-    let bound = constraint * weight_dims(layer.shape())[0] as f64;
-    let acts = Butterfly { blocks: params.get(BLOCKS), rescale: there.then(|| params.get(RESCALE)), bound };
-    params.attached(component, layer, at_strength(Arc::new(acts), strength), Some(constraint))
-}
-
-struct Butterfly {
-    blocks: Param,
-    rescale: Option<Param>,
-    bound: f64,
-}
-
-impl Butterfly {
-    /// `.. O` with the outputs last, through every factor.
-    fn rotated(&self, y: &Tensor) -> Result<Tensor> {
-        let all = cayley(&full(&self.blocks)?, self.bound)?.to_dtype(y.dtype())?; // M N B B
-        let (factors, count, side, _) = all.dims4()?;
-        let rows = y.elem_count() / (count * side);
-        let mut y = y.contiguous()?.reshape((rows, count * side))?;
-        for i in 0..factors {
-            // Two halves of a block lie this far apart: outputs c, g, k become c, k, g, so that a block is contiguous.
-            let apart = (side / 2) << i;
-            let groups = count * side / (2 * apart);
-            let near = y.reshape((rows, groups, 2, apart))?.transpose(2, 3)?.contiguous()?;
-            let near = near.reshape((rows, count, side))?.transpose(0, 1)?.contiguous()?; // N T B
-            let r = all.get(i)?.transpose(1, 2)?.contiguous()?; // y' = R y
-            let turned = matmul(&near, &r)?.transpose(0, 1)?.contiguous()?;
-            y = turned
-                .reshape((rows, groups, apart, 2))?
-                .transpose(2, 3)?
-                .contiguous()?
-                .reshape((rows, count * side))?;
-        }
-        Ok(y)
+/// Through every factor of R, `M N B B`.
+fn butterfly(y: &Tensor, r: &Tensor) -> Result<Tensor> {
+    let (factors, count, side, _) = r.dims4()?;
+    let (rows, outputs) = y.dims2()?;
+    let mut y = y.clone();
+    for i in 0..factors {
+        // Two halves of a block lie this far apart: outputs c, g, k become c, k, g, so that a block is contiguous.
+        let apart = (side / 2) << i;
+        let groups = outputs / (2 * apart);
+        let near = y.reshape((rows, groups, 2, apart))?.transpose(2, 3)?.contiguous()?;
+        let near = near.reshape((rows, count, side))?.transpose(0, 1)?.contiguous()?; // N T B
+        let r = r.get(i)?.transpose(1, 2)?.contiguous()?; // y' = R y
+        let turned = matmul(&near, &r)?.transpose(0, 1)?.contiguous()?;
+        y = turned.reshape((rows, groups, apart, 2))?.transpose(2, 3)?.contiguous()?.reshape((rows, outputs))?;
     }
-}
-
-impl LayerAdapter for Butterfly {
-    fn forward(&self, x: &Tensor, layer: &Adapted, base: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-        let y = unbiased(base(x)?, layer)?;
-        let mut y = on_outputs(&y, layer, |y| self.rotated(y)?.reshape(y.shape()))?;
-        if let Some(rescale) = &self.rescale {
-            y = y.broadcast_mul(&along_channels(&full(rescale)?, layer)?.to_dtype(y.dtype())?)?;
-        }
-        biased(y, layer)
-    }
-
-    fn merged(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
-        let turned = weight.flatten_from(1)?.t()?.contiguous()?; // I O
-        let mut whole = self.rotated(&turned)?.t()?.contiguous()?.reshape(weight.shape())?;
-        if let Some(rescale) = &self.rescale {
-            whole = whole.broadcast_mul(&along_rows(&full(rescale)?, weight.rank())?)?;
-        }
-        Ok((whole, bias.cloned()))
-    }
+    Ok(y)
 }
 
 register!(Adapter, "boft", Boft);

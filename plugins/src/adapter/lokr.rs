@@ -154,7 +154,7 @@ fn low(rank: usize, large: [usize; 2]) -> bool {
 
 impl Lokr {
     fn size(&self, place: &str) -> Result<(usize, f64)> {
-        size(place, [Some(self.rank as f64), self.alpha], &self.layers, self.scaling)
+        size(place, self.rank, self.alpha, &self.layers, self.scaling)
     }
 
     fn sides(&self, layer: Shape) -> Sides {

@@ -185,7 +185,7 @@ impl Adapter for Lora {
 
 impl Lora {
     fn size(&self, place: &str) -> Result<(usize, f64)> {
-        size(place, [Some(self.rank as f64), self.alpha], &self.layers, self.scaling)
+        size(place, self.rank, self.alpha, &self.layers, self.scaling)
     }
 }
 

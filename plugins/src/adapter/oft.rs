@@ -63,7 +63,7 @@ impl Adapter for Oft {
         let side = divisor(outputs, self.block);
         let blocks = Tensor::zeros((outputs / side, side, side), DType::F32, &layer.weight().device())?;
         let rescale = self.rescale.then(|| ones(layer)).transpose()?;
-        Ok(attached(store.component(), layer, blocks, rescale, self.constraint, 1.0))
+        Ok(attached(store.component(), layer, blocks, rescale, self.constraint, 1.0, diagonal))
     }
 
     fn restore(
@@ -79,7 +79,7 @@ impl Adapter for Oft {
         let (count, side, _) = blocks.dims3()?;
         fits(&place, &[count * side, blocks.dim(2)?], &[weight_dims(layer.shape())[0], side])?;
         let constraint = constants.get(ALPHA).copied().unwrap_or(0.0);
-        Ok(attached(component, layer, blocks, rescale, constraint, strength))
+        Ok(attached(component, layer, blocks, rescale, constraint, strength, diagonal))
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) fn rescale(tensors: &BTreeMap<String, Tensor>, layer: &Adapted, place
 }
 
 /// The orthogonal matrices of free ones, `.. B B`, whose norm as a whole is cut to `bound` (zero: not at all).
-pub(super) fn cayley(free: &Tensor, bound: f64) -> Result<Tensor> {
+fn cayley(free: &Tensor, bound: f64) -> Result<Tensor> {
     let mut q = (free - free.transpose(D::Minus1, D::Minus2)?)?;
     if bound > 0.0 {
         let norm = q.sqr()?.sum_all()?.sqrt()?;
@@ -116,18 +116,23 @@ pub(super) fn cayley(free: &Tensor, bound: f64) -> Result<Tensor> {
     (inverse(&(&one - q)?)? * 2.0)? - one
 }
 
-fn attached(
+/// How orthogonal matrices R turn `T O`, outputs last.
+type Turn = fn(&Tensor, &Tensor) -> Result<Tensor>;
+
+/// A rotation of a layer's outputs by these free matrices.
+pub(super) fn attached(
     component: &str,
     layer: &Adapted,
     blocks: Tensor,
     rescale: Option<Tensor>,
     constraint: f64,
     strength: f64,
+    turn: Turn,
 ) -> Attached {
     let there = rescale.is_some();
     let params = Params::of(layer, [(BLOCKS, blocks)].into_iter().chain(rescale.map(|r| (RESCALE, r))));
     let bound = constraint * weight_dims(layer.shape())[0] as f64;
-    let acts = Rotation { blocks: params.get(BLOCKS), rescale: there.then(|| params.get(RESCALE)), bound };
+    let acts = Rotation { blocks: params.get(BLOCKS), rescale: there.then(|| params.get(RESCALE)), bound, turn };
     params.attached(component, layer, at_strength(Arc::new(acts), strength), Some(constraint))
 }
 
@@ -135,22 +140,31 @@ struct Rotation {
     blocks: Param,
     rescale: Option<Param>,
     bound: f64,
+    turn: Turn,
 }
 
 impl Rotation {
-    /// `.. O` with the outputs last, rotated: in LyCORIS's files the rows are multiplied from the left, by Rᵀ.
+    /// `.. O` with the outputs last, rotated.
     fn rotated(&self, y: &Tensor) -> Result<Tensor> {
-        let r = cayley(&full(&self.blocks)?, self.bound)?.to_dtype(y.dtype())?; // N B B
-        let (count, side, _) = r.dims3()?;
-        let rows = y.contiguous()?.reshape(((), count, side))?.transpose(0, 1)?.contiguous()?; // N T B
-        matmul(&rows, &r)?.transpose(0, 1)?.contiguous()?.reshape(y.shape())
+        let r = cayley(&full(&self.blocks)?, self.bound)?.to_dtype(y.dtype())?;
+        (self.turn)(&y.contiguous()?.flatten_to(y.rank() - 2)?, &r)?.reshape(y.shape())
     }
+}
+
+/// By blocks on the diagonal, `N B B`: in LyCORIS's files the rows of the weight are multiplied by Rᵀ.
+fn diagonal(y: &Tensor, r: &Tensor) -> Result<Tensor> {
+    let (count, side, _) = r.dims3()?;
+    let groups = y.reshape(((), count, side))?.transpose(0, 1)?.contiguous()?; // N T B
+    matmul(&groups, r)?.transpose(0, 1)?.contiguous()
 }
 
 impl LayerAdapter for Rotation {
     fn forward(&self, x: &Tensor, layer: &Adapted, base: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         let y = unbiased(base(x)?, layer)?;
-        let mut y = on_outputs(&y, layer, |y| self.rotated(y))?;
+        let mut y = match layer.shape() {
+            Shape::Linear { .. } => self.rotated(&y)?,
+            Shape::Conv { .. } => self.rotated(&y.permute((0, 2, 3, 1))?)?.permute((0, 3, 1, 2))?.contiguous()?,
+        };
         if let Some(rescale) = &self.rescale {
             y = y.broadcast_mul(&along_channels(&full(rescale)?, layer)?.to_dtype(y.dtype())?)?;
         }
@@ -158,20 +172,12 @@ impl LayerAdapter for Rotation {
     }
 
     fn merged(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
-        let turned = weight.flatten_from(1)?.t()?.contiguous()?; // I O
+        let turned = weight.flatten_from(1)?.t()?; // I O
         let mut whole = self.rotated(&turned)?.t()?.contiguous()?.reshape(weight.shape())?;
         if let Some(rescale) = &self.rescale {
             whole = whole.broadcast_mul(&along_rows(&full(rescale)?, weight.rank())?)?;
         }
         Ok((whole, bias.cloned()))
-    }
-}
-
-/// Does `f` to a layer's output with its channels last.
-pub(super) fn on_outputs(y: &Tensor, layer: &Adapted, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    match layer.shape() {
-        Shape::Linear { .. } => f(y),
-        Shape::Conv { .. } => f(&y.permute((0, 2, 3, 1))?.contiguous()?)?.permute((0, 3, 1, 2))?.contiguous(),
     }
 }
 

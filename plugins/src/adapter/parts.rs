@@ -48,12 +48,13 @@ pub enum Scaling {
 /// The rank and alpha of the layer at a place. Alpha is told such that alpha / rank is the factor, as files have it.
 pub(super) fn size(
     place: &str,
-    [rank, alpha]: [Option<f64>; 2],
+    rank: usize,
+    alpha: Option<f64>,
     layers: &[Ranked],
     scaling: Scaling,
 ) -> Result<(usize, f64)> {
     let own = layers.iter().find(|l| l.targets.iter().any(|t| matches(t, place)));
-    let rank = own.map_or(rank.unwrap_or_default() as usize, |l| l.rank);
+    let rank = own.map_or(rank, |l| l.rank);
     if rank == 0 {
         bail!("adapter.rank: an addition of rank 0 to {place} adapts nothing: set it to 1 or more");
     }
