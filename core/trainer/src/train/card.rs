@@ -60,14 +60,17 @@ fn text(job: &Job, written: &[PathBuf], out: &Path) -> String {
         preview.prompts.iter().for_each(|prompt| text += &format!("- {}\n", one_line(prompt)));
         text.push('\n');
     }
-    text += "| file | |\n|---|---|\n";
-    for file in written.iter().filter(|path| path.extension().is_none_or(|e| e != "png")) {
-        let about = file.metadata().map_or(String::new(), |m| format!("{:.1} MB", m.len() as f64 / 1e6));
-        let _ = writeln!(text, "| `{}` | {about} |", inside(file));
+    if adapter.is_some() {
+        text += "| file | |\n|---|---|\n";
+        for file in written.iter().filter(|path| path.extension().is_some_and(|e| e == "safetensors")) {
+            let size = file.metadata().map_or(String::new(), |m| format!("{:.1} MB", m.len() as f64 / 1e6));
+            let _ = writeln!(text, "| `{}` | {size} |", inside(file));
+        }
+        text.push('\n');
     }
-    text += "\n| | |\n|---|---|\n";
+    text += "| | |\n|---|---|\n";
     let tables: [(&str, Value); 6] = [
-        ("predicts", recipe.objective.table()),
+        ("objective", recipe.objective.table()),
         ("schedule", recipe.schedule.table()),
         ("weighting", recipe.weighting.table()),
         ("timesteps", recipe.timesteps.table()),
