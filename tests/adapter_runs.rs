@@ -48,8 +48,7 @@ fn what_a_run_trained_is_read_merged_and_gone_on_with() {
         };
         let bench = Bench::of(&recipe(""));
         bench.train("run", &[]);
-        let kind = if name == "dora" { "dora" } else { name };
-        let file = format!("run/{kind}-{layout}.safetensors");
+        let file = format!("run/{name}-{layout}.safetensors");
 
         let draw = |model: &str, more: &[&str], out: &str| {
             let draw = ["sample", "--model", model, "--prompt", "cat", "--steps", "3", "--seed", "1", "--out", out];

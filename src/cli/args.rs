@@ -129,10 +129,7 @@ pub fn family(path: &Path) -> Result<Choice<dyn Family>, Failure> {
 
 /// A file on the command line: one of the Hub is fetched.
 pub fn here(path: &str) -> Result<PathBuf, Failure> {
-    match hub::leads(path) {
-        true => hub::fetched(path, Needs::Weights).map_err(Failure::files),
-        false => Ok(path.into()),
-    }
+    hub::here(path.as_ref(), Needs::Weights).map_err(Failure::files)
 }
 
 /// Components beside a single file.

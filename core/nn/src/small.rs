@@ -29,6 +29,14 @@ pub fn largest(matrix: &Tensor, rank: usize, place: &str) -> Result<(Columns, Ve
     Ok((left.times(&u), values, right.times(&v)))
 }
 
+/// The singular vectors and values of a LoRA's product B A, from its factors as matrices, `O R` and `R I`: U, S and V.
+pub fn of_product(up: &Tensor, down: &Tensor) -> Result<(Columns, Vec<f64>, Columns)> {
+    let (left, a) = Columns::of(up)?.orthonormal(); // O R, R R
+    let (right, b) = Columns::of(&down.t()?)?.orthonormal(); // I R, R R
+    let (u, values, v) = a.times(&b.transposed()).singular();
+    Ok((left.times(&u), values, right.times(&v)))
+}
+
 /// A product U S Vᵀ as the two factors of a LoRA at a rank, each with the root of the values: `rank I` and `O rank`.
 pub fn halves(left: &Columns, values: &[f64], right: &Columns, rank: usize) -> Result<(Tensor, Tensor)> {
     let kept = rank.min(values.len());

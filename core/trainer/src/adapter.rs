@@ -140,12 +140,8 @@ pub fn of_tensors(saved: &Saved) -> Result<Choice<dyn Adapter>> {
 
 /// Reads an adapter file, here or of the Hub, in whichever registered layout it is, for a model of these layers.
 pub fn read(stores: &[Arc<Store>], path: &Path) -> Result<Vec<Saved>> {
-    let fetched = match path.to_str().filter(|path| hub::leads(path)) {
-        Some(place) => Some(hub::fetched(place, Needs::Weights)?),
-        None => None,
-    };
-    let path = fetched.as_deref().unwrap_or(path);
-    let file = WeightFiles::open(&[path])?;
+    let path = hub::here(path, Needs::Weights)?;
+    let file = WeightFiles::open(&[&path])?;
     let mut known = Vec::new();
     for plugin in registry::of_kind(<dyn AdapterLayout as Kind>::NAME).map_err(|e| Error::Msg(e.to_string()))? {
         let layout = Choice::<dyn AdapterLayout>::named(plugin.name).map_err(|e| Error::Msg(e.to_string()))?;

@@ -71,10 +71,7 @@ pub fn locate_model(path: &str, files: &BTreeMap<String, PathBuf>, base: &Path, 
         false => locate(path, base)?,
     };
     if found.is_file() {
-        let here = |(name, file): (&String, &PathBuf)| match file.to_str().filter(|file| hub::leads(file)) {
-            Some(file) => Ok((name.clone(), hub::fetched(file, Needs::All)?)),
-            None => Ok((name.clone(), file.clone())),
-        };
+        let here = |(name, file): (&String, &PathBuf)| Ok((name.clone(), hub::here(file, Needs::All)?));
         let files = files.iter().map(here).collect::<Result<_>>()?;
         return match inventory::iter::<Opener>.into_iter().find(|opener| (opener.opens)(&found)) {
             Some(opener) => (opener.folder)(&found, &files),

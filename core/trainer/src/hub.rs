@@ -130,6 +130,17 @@ pub fn fetched(path: &str, needs: Needs) -> Result<PathBuf> {
     })
 }
 
+/// A path as it is, or where what is needed of a place on the Hub lies once it is fetched.
+///
+/// # Errors
+/// Those of [`fetched`].
+pub fn here(path: &Path, needs: Needs) -> Result<PathBuf> {
+    match path.to_str().filter(|path| leads(path)) {
+        Some(place) => fetched(place, needs),
+        None => Ok(path.to_owned()),
+    }
+}
+
 /// The configuration that PEFT leaves beside an adapter's file, where there is one.
 fn beside(place: &Reference, file: &str) {
     const NAME: &str = "adapter_config.json";

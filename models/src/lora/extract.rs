@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_core::adapter::Saved;
 use sconce_nn::Store;
-use sconce_nn::small::{Columns, halves, largest};
+use sconce_nn::small::{Columns, halves, largest, of_product};
 use sconce_nn::weights::WeightFiles;
 
 use super::{ALPHA, DOWN, UP, adaptable, factors, product};
@@ -102,10 +102,8 @@ pub fn resized(adapter: &Saved, rank: usize) -> Result<(Saved, f64, f64)> {
     let (down, up, scale) = factors(adapter)?;
     let (down, up) = (down.to_dtype(DType::F32)?, up.to_dtype(DType::F32)?);
     let dims = [&[up.dim(0)?], &down.dims()[1..]].concat();
-    let (left, a) = Columns::of(&(up.flatten_from(1)? * scale)?)?.orthonormal(); // O R, R R
-    let (right, b) = Columns::of(&down.flatten_from(1)?.t()?)?.orthonormal(); // I R, R R
-    let (u, values, v) = a.times(&b.transposed()).singular();
-    let (down, up) = split(&left.times(&u), &values, &right.times(&v), rank, &dims)?;
+    let (left, values, right) = of_product(&(up.flatten_from(1)? * scale)?, &down.flatten_from(1)?)?;
+    let (down, up) = split(&left, &values, &right, rank, &dims)?;
     let squares = |values: &[f64]| values.iter().map(|s| s * s).sum::<f64>();
     let left_out = squares(&values[rank.min(values.len())..]);
     Ok((saved(&adapter.component, &adapter.path, down, up), squares(&values), left_out))

@@ -13,7 +13,7 @@ use sconce_nn::{Adapted, Param, Store};
 use sconce_sdk::Choice;
 use sconce_sdk::prelude::*;
 
-use super::parts::{along_channels, along_rows, at_strength, biased, fits, full, unbiased};
+use super::parts::{along_channels, along_columns, along_rows, at_strength, biased, fits, full, unbiased};
 
 /// A magnitude for each output beside what another adapter adds (Liu et al. 2024).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -112,7 +112,7 @@ fn attached(inner: Attached, layer: &Adapted, magnitude: Tensor, strength: f64) 
     };
     fits(&place, magnitude.dims(), &needed)?;
     let magnitude = Param::new(format!("{}.{MAGNITUDE}", layer.path()), magnitude.contiguous()?);
-    let acts = Magnitude { of: inner.layer.clone(), magnitude: magnitude.clone(), axis, layer: layer.clone() };
+    let acts = Magnitude { of: inner.layer.clone(), magnitude: magnitude.clone(), axis };
     let mut all = inner;
     all.layer = at_strength(Arc::new(acts), strength);
     all.params.insert(MAGNITUDE.to_owned(), magnitude);
@@ -124,7 +124,6 @@ struct Magnitude {
     of: Arc<dyn LayerAdapter>,
     magnitude: Param,
     axis: Axis,
-    layer: Adapted,
 }
 
 impl Magnitude {
@@ -136,19 +135,15 @@ impl Magnitude {
 
 impl LayerAdapter for Magnitude {
     fn forward(&self, x: &Tensor, layer: &Adapted, base: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-        let weight = self.layer.weight().tensor()?.detach().to_dtype(DType::F32)?;
+        let weight = layer.weight().tensor()?.detach().to_dtype(DType::F32)?;
         let (directions, _) = self.of.merged(&weight, None)?;
-        let factor = self.factor(&directions)?;
+        let factor = along_channels(&self.factor(&directions)?, layer)?;
         drop(directions);
         if self.axis == Axis::Inputs {
-            let dims = match layer.shape() {
-                Shape::Linear { .. } => vec![factor.elem_count()],
-                Shape::Conv { .. } => vec![1, factor.elem_count(), 1, 1],
-            };
-            return self.of.forward(&x.broadcast_mul(&factor.reshape(dims)?.to_dtype(x.dtype())?)?, layer, base);
+            return self.of.forward(&x.broadcast_mul(&factor.to_dtype(x.dtype())?)?, layer, base);
         }
         let y = unbiased(self.of.forward(x, layer, base)?, layer)?;
-        biased(y.broadcast_mul(&along_channels(&factor, layer)?.to_dtype(y.dtype())?)?, layer)
+        biased(y.broadcast_mul(&factor.to_dtype(y.dtype())?)?, layer)
     }
 
     fn merged(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
@@ -156,9 +151,7 @@ impl LayerAdapter for Magnitude {
         let factor = self.factor(&directions)?;
         let factor = match self.axis {
             Axis::Outputs => along_rows(&factor, weight.rank())?,
-            Axis::Inputs => {
-                factor.reshape([&[1, factor.elem_count()], vec![1; weight.rank() - 2].as_slice()].concat())?
-            }
+            Axis::Inputs => along_columns(&factor, weight.rank())?,
         };
         Ok((directions.broadcast_mul(&factor)?, bias))
     }

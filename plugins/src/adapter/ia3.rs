@@ -12,7 +12,9 @@ use sconce_nn::rng::Stream;
 use sconce_nn::{Adapted, Param, Store};
 use sconce_sdk::prelude::*;
 
-use super::parts::{Params, along_channels, along_rows, at_strength, biased, full, given, unbiased, weight_dims};
+use super::parts::{
+    Params, along_channels, along_columns, along_rows, at_strength, biased, full, given, unbiased, weight_dims,
+};
 
 /// Factors on the channels of layers (Liu et al. 2022).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -150,9 +152,7 @@ impl LayerAdapter for Factors {
     fn merged(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
         let factors = full(&self.factors)?.flatten_all()?;
         let along = match self.on {
-            On::Inputs => {
-                factors.reshape([&[1, factors.elem_count()], vec![1; weight.rank() - 2].as_slice()].concat())?
-            }
+            On::Inputs => along_columns(&factors, weight.rank())?,
             On::Outputs | On::Weight => along_rows(&factors, weight.rank())?,
         };
         let bias = match (bias, self.on) {

@@ -13,7 +13,7 @@ use sconce_nn::{Adapted, Param, Store};
 use sconce_sdk::prelude::*;
 
 use super::parts::{
-    ALPHA, Addition, Adds, Params, Ranked, Scaling, fits, full, given, normal, sides, size, weight_dims,
+    ALPHA, Addition, Adds, Params, Ranked, Scaling, fits, full, given, normal, patterns, sides, size, weight_dims,
 };
 
 /// Additions that are elementwise products of two low-rank ones (Hyeon-Woo et al. 2021).
@@ -51,7 +51,7 @@ impl Adapter for Loha {
     }
 
     fn patterns(&self) -> Vec<&String> {
-        self.targets.iter().chain(self.layers.iter().flat_map(|l| &l.targets)).collect()
+        patterns(&self.targets, &self.layers)
     }
 
     fn tensors(&self) -> Vec<&'static str> {

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 use sconce_core::adapter::{Adapter, Attached};
-use sconce_nn::checkpoint::checkpoint;
 use sconce_nn::layers::Shape;
 use sconce_nn::ops::{linear, matmul};
 use sconce_nn::rng::Stream;
 use sconce_nn::{Adapted, Param, Store};
 use sconce_sdk::prelude::*;
 
-use super::parts::{ALPHA, Addition, Adds, Params, Ranked, Scaling, fits, full, given, size, weight_dims};
+use super::parts::{ALPHA, Addition, Adds, Params, Ranked, Scaling, fits, full, given, patterns, size, weight_dims};
 
 /// Additions that are Kronecker products: few numbers that reach the whole weight (Yeh et al. 2023).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -57,7 +56,7 @@ impl Adapter for Lokr {
     }
 
     fn patterns(&self) -> Vec<&String> {
-        self.targets.iter().chain(self.layers.iter().flat_map(|l| &l.targets)).collect()
+        patterns(&self.targets, &self.layers)
     }
 
     fn tensors(&self) -> Vec<&'static str> {
@@ -266,8 +265,7 @@ impl Addition for Kronecker {
     /// On a linear layer the product is never made: D acts on the inputs' groups, and C between them.
     fn added(self: Arc<Self>, x: &Tensor, layer: &Adapted) -> Result<Tensor> {
         if layer_is_conv(layer) {
-            let layer = layer.clone();
-            return checkpoint(&[x], move |x| layer.apply(&x[0], &self.delta()?, None));
+            return self.whole(x, layer);
         }
         let ([_, m], [_, n]) = (self.small.dims(), self.large.dims());
         let (mut dims, last) = (x.dims().to_vec(), x.rank() - 1);

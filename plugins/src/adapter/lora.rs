@@ -9,11 +9,11 @@ use sconce_core::adapter::{Adapter, Attached, Saved};
 use sconce_nn::layers::{LayerAdapter, Shape};
 use sconce_nn::ops::{Conv, conv2d, linear, linear_onto, matmul};
 use sconce_nn::rng::Stream;
-use sconce_nn::small::{Columns, halves, largest};
+use sconce_nn::small::{halves, largest, of_product};
 use sconce_nn::{Adapted, Param, Store};
 use sconce_sdk::prelude::*;
 
-use super::parts::{ALPHA, Ranked, Scaling, attentions, fits, full, given, size};
+use super::parts::{ALPHA, Ranked, Scaling, attentions, fits, full, given, patterns, size};
 use super::sketch::Sketch;
 
 /// Low-rank additions to linear and convolution layers (Hu et al. 2021).
@@ -81,7 +81,7 @@ impl Adapter for Lora {
     }
 
     fn patterns(&self) -> Vec<&String> {
-        self.targets.iter().chain(self.layers.iter().flat_map(|l| &l.targets)).collect()
+        patterns(&self.targets, &self.layers)
     }
 
     fn lr_factor(&self, short: &str) -> f64 {
@@ -164,10 +164,8 @@ impl Adapter for Lora {
         let device = layer.weight().device();
         let (want_down, want_up, _) = shapes(layer.shape(), rank);
         let [down, up] = if old > rank {
-            let (left, a) = Columns::of(&(up.flatten_from(1)? * scale)?)?.orthonormal(); // O R, R R
-            let (right, b) = Columns::of(&down.flatten_from(1)?.t()?)?.orthonormal(); // I R, R R
-            let (u, values, v) = a.times(&b.transposed()).singular();
-            let (down, up) = halves(&left.times(&u), &values, &right.times(&v), rank)?;
+            let (left, values, right) = of_product(&(up.flatten_from(1)? * scale)?, &down.flatten_from(1)?)?;
+            let (down, up) = halves(&left, &values, &right, rank)?;
             [down.reshape(want_down)?, up.reshape(want_up)?]
         } else {
             let (fresh_down, fresh_up) = fresh(layer, rank, init)?;

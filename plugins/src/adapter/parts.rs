@@ -34,6 +34,11 @@ pub struct Ranked {
     pub alpha: Option<f64>,
 }
 
+/// Every pattern that an adapter of ranks names.
+pub(super) fn patterns<'a>(targets: &'a [String], layers: &'a [Ranked]) -> Vec<&'a String> {
+    targets.iter().chain(layers.iter().flat_map(|l| &l.targets)).collect()
+}
+
 /// What alpha is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -151,9 +156,13 @@ pub(super) trait Addition: Send + Sync + 'static {
     /// In the weight's shape, f32.
     fn delta(&self) -> Result<Tensor>;
 
-    /// What it adds to the output. The default makes the whole addition, and makes it again for the gradient, so that none
-    /// is kept.
+    /// What it adds to the output.
     fn added(self: Arc<Self>, x: &Tensor, layer: &Adapted) -> Result<Tensor> {
+        self.whole(x, layer)
+    }
+
+    /// The same by the whole addition, which is made again for the gradient, so that none is kept.
+    fn whole(self: Arc<Self>, x: &Tensor, layer: &Adapted) -> Result<Tensor> {
         let layer = layer.clone();
         checkpoint(&[x], move |x| layer.apply(&x[0], &self.delta()?, None))
     }
@@ -232,4 +241,9 @@ pub(super) fn along_channels(vector: &Tensor, layer: &Adapted) -> Result<Tensor>
 /// A vector of one number an output channel, such that it is broadcast over a weight of this rank.
 pub(super) fn along_rows(vector: &Tensor, rank: usize) -> Result<Tensor> {
     vector.reshape([&[vector.elem_count()], vec![1; rank - 1].as_slice()].concat())
+}
+
+/// A vector of one number an input channel, such that it is broadcast over a weight of this rank.
+pub(super) fn along_columns(vector: &Tensor, rank: usize) -> Result<Tensor> {
+    vector.reshape([&[1, vector.elem_count()], vec![1; rank - 2].as_slice()].concat())
 }

@@ -111,8 +111,8 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
 
     let set = open_set(&job).map_err(Failed::Files)?;
     observer.see(&Event::Data(&set.report))?;
-    job.notes.insert("sconce.data".to_owned(), set.identity());
     let of = MadeOf { recipe: resolved.to_toml(), data: set.identity() };
+    job.notes.insert("sconce.data".to_owned(), of.data.clone());
     let order = || {
         let d = &recipe.data;
         Order::new(&set.items, set.train.clone(), d.batch, d.caption_dropout, recipe.train.seed)
