@@ -65,6 +65,30 @@ impl FromStr for DeviceArg {
     }
 }
 
+/// A file of a learned word, with how a prompt says it: `penguin.safetensors`, `penguin.safetensors=<penguin>`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbeddingArg {
+    /// The file.
+    pub file: PathBuf,
+    /// The word, where it is not the file's own.
+    pub word: Option<String>,
+}
+
+impl FromStr for EmbeddingArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (file, word) = match text.split_once('=') {
+            Some((file, word)) => (file, Some(word.to_owned())),
+            None => (text, None),
+        };
+        if file.is_empty() || word.as_deref().is_some_and(|word| word.trim().is_empty()) {
+            return Err("write FILE or FILE=WORD".into());
+        }
+        Ok(Self { file: file.into(), word })
+    }
+}
+
 /// A floating type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DtypeArg {

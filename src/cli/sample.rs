@@ -11,6 +11,7 @@ use sconce_core::network::Network;
 use sconce_core::recipe::SamplingTable;
 use sconce_core::sample::{Sampler, decode};
 use sconce_core::solver::Solver;
+use sconce_core::words;
 use sconce_nn::quant::Format;
 use sconce_nn::rng::Stream;
 use sconce_nn::store::Reads;
@@ -18,7 +19,7 @@ use sconce_nn::weights::{WeightFiles, save, write_atomic};
 use sconce_sdk::{Choice, Kind, Objective, Schedule, Spacing};
 use serde_json::Value;
 
-use super::args::{self, DeviceArg, DtypeArg, FilesArg, LoraArg, plugin};
+use super::args::{self, DeviceArg, DtypeArg, EmbeddingArg, FilesArg, LoraArg, plugin};
 use super::{Failure, print};
 
 /// Draw a picture.
@@ -48,6 +49,11 @@ pub struct Args {
     /// An adapter file to add, with its strength after a colon. May be repeated.
     #[arg(long, value_name = "FILE[:SCALE]")]
     pub lora: Vec<LoraArg>,
+
+    /// A file of a learned word (an embedding), as ComfyUI, A1111, diffusers or sconce have it, and after `=` how the prompt
+    /// says it. Default: as the file says, or its name. May be repeated.
+    #[arg(long, value_name = "FILE[=WORD]")]
+    pub embedding: Vec<EmbeddingArg>,
 
     /// What to draw. May be longer than 77 tokens, and in any script.
     #[arg(long, value_name = "TEXT")]
@@ -135,6 +141,10 @@ pub struct Args {
     pub device: DeviceArg,
 }
 
+fn told(file: &Path, words: &[String]) -> Result<(), Failure> {
+    words.iter().try_for_each(|word| print(&format!("word       {word}   [{}]\n", file.display())))
+}
+
 fn quantised(text: &str) -> Result<(String, Format), String> {
     let (component, format) = text.split_once('=').ok_or("expected a component and a format: transformer=nf4")?;
     Ok((component.to_owned(), format.parse()?))
@@ -165,8 +175,21 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let model = family.load(&path, &options).map_err(Failure::files)?;
     options.held_by(&model.stores()).map_err(Failure::files)?;
     for LoraArg { file, scale } in &args.lora {
-        let layers = sconce_models::lora::attach(&*model, file, *scale).map_err(Failure::files)?;
-        print(&format!("lora       {} at {scale}, on {layers} layers\n", file.display()))?;
+        let brought = sconce_models::lora::attach(&*model, file, *scale).map_err(Failure::files)?;
+        print(&format!("lora       {} at {scale}, on {} layers\n", file.display(), brought.layers))?;
+        told(file, &brought.words)?;
+    }
+    for EmbeddingArg { file, word } in &args.embedding {
+        let mut words = words::read(&model.conditioner().vocabularies(), file).map_err(Failure::files)?;
+        match (word, words.as_mut_slice()) {
+            (Some(word), [one]) => one.text.clone_from(word),
+            (Some(word), all) => {
+                let what = format!("{} holds {} words, so none of them is `{word}`", file.display(), all.len());
+                return Err(Failure::usage(what).help("leave `=` and the word out: each has its own name"));
+            }
+            (None, _) => {}
+        }
+        told(file, &sconce_models::lora::teach(&*model, words).map_err(Failure::files)?)?;
     }
     let fit = Fit { model: &*model, native: &native };
     let [width, height] = fit.size(&args, noise.as_ref())?;

@@ -6,7 +6,7 @@ pub mod compare;
 pub mod cond;
 pub mod curves;
 pub mod data;
-mod digest;
+pub mod digest;
 pub mod distance;
 pub mod embedded;
 pub mod hub;
@@ -21,6 +21,7 @@ pub mod solver;
 pub mod step;
 pub mod stratified;
 pub mod train;
+pub mod words;
 
 pub use cond::Cond;
 

@@ -15,6 +15,7 @@ use sconce_sdk::{Kind, Noise};
 use serde_json::Value;
 
 use crate::cond::Cond;
+use crate::words::Vocabulary;
 
 /// Whether a denoiser keeps its blocks' activations for the backward pass or computes them again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -123,6 +124,11 @@ pub trait Conditioner: Send + Sync {
 
     /// Token ids as the encoders see them, one list a tokenizer, each a list of chunks: for `sconce inspect` and tests.
     fn token_ids(&self, prompt: &str) -> Result<Vec<Vec<Vec<u32>>>>;
+
+    /// The encoders that words can be taught: none, where the family takes none.
+    fn vocabularies(&self) -> Vec<&dyn Vocabulary> {
+        Vec::new()
+    }
 
     /// The encoders' parameters, by component name (`text_encoder`, `text_encoder_2`).
     fn stores(&self) -> Vec<Arc<Store>>;

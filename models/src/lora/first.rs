@@ -43,16 +43,8 @@ impl AdapterLayout for First {
             let path = orders.get(component)?.get(number.parse::<usize>().ok()?)?;
             Some((component.to_owned(), path.clone()))
         };
-        super::grouped(file, |key| if is_token(key) { Some((key.to_owned(), TOKEN)) } else { parse(key) }, find)
+        super::grouped(file, parse, find)
     }
-}
-
-/// The short name of what is no layer's.
-pub(super) const TOKEN: &str = "token";
-
-/// True for a learned token's vector.
-fn is_token(key: &str) -> bool {
-    key.starts_with('<') && key.ends_with('>')
 }
 
 /// The adapted layers' paths in PyTorch's order: attentions and the feed-forwards' gated layers, block by block.

@@ -16,16 +16,25 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 pub use sconce_core::adapter::read;
 use sconce_core::adapter::{Saved, of_tensors};
 use sconce_core::model::Model;
+use sconce_core::words::{self, Word};
 use sconce_nn::layers::LayerAdapter;
 use sconce_nn::weights::WeightFiles;
-use sconce_nn::{Adapted, Store};
+use sconce_nn::{Adapted, Param, Store};
 
 pub use first::First;
 pub use kohya::Kohya;
 pub use peft::Peft;
 
-/// Puts a file's adapters on a model, their effect multiplied by `scale`. Gives the number of layers adapted.
-pub fn attach(model: &dyn Model, path: &Path, scale: f64) -> Result<usize> {
+/// What a file brought to a model.
+pub struct Brought {
+    /// Layers adapted.
+    pub layers: usize,
+    /// Words that its text encoders know from now on.
+    pub words: Vec<String>,
+}
+
+/// Puts a file's adapters on a model, their effect multiplied by `scale`, and teaches it the words that stand beside them.
+pub fn attach(model: &dyn Model, path: &Path, scale: f64) -> Result<Brought> {
     let stores = model.stores();
     let layers = layers(&stores);
     let found = read(&stores, path)?;
@@ -33,7 +42,23 @@ pub fn attach(model: &dyn Model, path: &Path, scale: f64) -> Result<usize> {
         let layer = &layers[&(saved.component.clone(), saved.path.clone())];
         layer.attach(restored(saved, layer, scale)?);
     }
-    Ok(found.len())
+    let words = words::bundled(&model.conditioner().vocabularies(), path)?;
+    Ok(Brought { layers: found.len(), words: teach(model, words)? })
+}
+
+/// Teaches a model's text encoders words. Gives them.
+pub fn teach(model: &dyn Model, words: Vec<Word>) -> Result<Vec<String>> {
+    let vocabularies = model.conditioner().vocabularies();
+    let teach = |word: Word| {
+        for vocabulary in &vocabularies {
+            if let Some(rows) = word.rows.get(vocabulary.component()) {
+                let device = vocabulary.rows("a")?.device().clone();
+                vocabulary.add(&word.text, Param::new(word.text.as_str(), rows.to_device(&device)?))?;
+            }
+        }
+        Ok(word.text)
+    };
+    words.into_iter().map(teach).collect()
 }
 
 /// What a file's adapter does on a layer, by the registered adapter that its tensors are of.
@@ -259,10 +284,10 @@ fn grouped(
     let mut all: BTreeMap<(String, String), Saved> = BTreeMap::new();
     let mut unmatched = Vec::new();
     for key in file.keys() {
-        let Some((name, short)) = parse(key) else { return Ok(None) };
-        if short == first::TOKEN {
-            continue; // a learned token is no layer's; `sconce inspect` lists it
+        if words::is_bundled(key) {
+            continue; // a learned word is no layer's
         }
+        let Some((name, short)) = parse(key) else { return Ok(None) };
         let Some((component, path)) = find(&name) else {
             unmatched.push(key.to_owned());
             continue;

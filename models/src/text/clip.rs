@@ -188,15 +188,22 @@ impl ClipText {
             let (lengths, most) = (rows.iter().map(Vec::len), self.config.max_position_embeddings);
             bail!("rows of {:?} tokens: expected one length for all, 1 to {most}", lengths.collect::<Vec<_>>());
         }
-        if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.vocab_size) {
-            let (component, size) = (self.store.component(), self.config.vocab_size);
-            bail!("{component}: token {id} is not among the {size} of its table: the tokenizer is another model's");
-        }
-        let ids = Tensor::from_vec(ids, (rows.len(), length), self.store.device())?;
+        let tokens = self.rows(&ids)?.reshape((rows.len(), length, ()))?;
         let positions = Tensor::arange(0, length as u32, self.store.device())?;
         let dtype = self.store.dtype();
-        let (tokens, positions) = (self.tokens.forward(&ids)?, self.positions.forward(&positions)?);
-        tokens.to_dtype(dtype)?.broadcast_add(&positions.to_dtype(dtype)?)
+        tokens.to_dtype(dtype)?.broadcast_add(&self.positions.forward(&positions)?.to_dtype(dtype)?)
+    }
+
+    /// The table's rows of token ids, N D.
+    pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        self.store.recall()?;
+        let other = || format!("{}: the tokenizer is another model's", self.store.component());
+        self.tokens.rows(ids).map_err(|e| e.context(other()))
+    }
+
+    /// The tokens' table.
+    pub fn tokens(&self) -> &Embedding {
+        &self.tokens
     }
 
     /// B L D to B D: the state at each row's first end token, wherever added tokens or padding stand.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_core::Cond;
 use sconce_core::model::{Conditioner, Geometry, LoadOptions, PromptUse};
+use sconce_core::words::Vocabulary;
 use sconce_nn::Store;
 use serde_json::Value;
 
@@ -37,8 +38,8 @@ impl FluxConditioner {
         let widths = [number("joint_attention_dim", 4096) as usize, number("pooled_projection_dim", 768) as usize];
         let tokens = options.max_tokens.unwrap_or(tokens);
         known(options, &["text_encoder", "text_encoder_2"])?;
-        let short = Names { model: "text_encoder", tokenizer: "tokenizer" };
-        let long = Names { model: "text_encoder_2", tokenizer: "tokenizer_2" };
+        let short = Names { model: "text_encoder", tokenizer: "tokenizer", key: "clip_l" };
+        let long = Names { model: "text_encoder_2", tokenizer: "tokenizer_2", key: "t5xxl" };
         let load = || ClipPrompt::load(dir, &index, short, Head::Pooled, options);
         let clip = present(dir, &index, short, options)?.then(load).transpose()?;
         let load = || T5Prompt::load(dir, &index, long, tokens, options);
@@ -97,9 +98,14 @@ impl Conditioner for FluxConditioner {
         clip.into_iter().chain(self.t5.as_ref().map(|t5| t5.model.store().clone())).collect()
     }
 
+    fn vocabularies(&self) -> Vec<&dyn Vocabulary> {
+        let clip = self.clip.iter().map(|clip| clip as &dyn Vocabulary);
+        clip.chain(self.t5.iter().map(|t5| t5 as &dyn Vocabulary)).collect()
+    }
+
     fn definition(&self) -> String {
-        let clip = self.clip.as_ref().map(|c| (c.model.config(), c.tokenizer.eos(), c.length));
-        let t5 = self.t5.as_ref().map(|t5| t5.model.config());
+        let clip = self.clip.as_ref().map(ClipPrompt::definition);
+        let t5 = self.t5.as_ref().map(T5Prompt::definition);
         format!("flux {clip:?} {t5:?} {} {:?}", self.tokens, self.widths)
     }
 }

@@ -8,6 +8,7 @@ pub mod sd3;
 pub mod t5;
 pub mod tokenizer;
 pub mod unigram;
+mod words;
 
 pub use clip::ClipText;
 pub use flux::FluxConditioner;

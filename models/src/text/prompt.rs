@@ -3,15 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use sconce_core::model::LoadOptions;
-use sconce_nn::Store;
+use sconce_core::words::{Learns, Vocabulary};
+use sconce_nn::{Param, Store};
 use serde_json::{Map, Value};
 
 use super::clip::{ClipText, Head};
 use super::t5::T5Encoder;
 use super::tokenizer::ClipTokenizer;
 use super::unigram::T5Tokenizer;
+use super::words::Words;
 use crate::folder::empty;
 
 /// Which components are one encoder's.
@@ -21,6 +23,8 @@ pub struct Names<'a> {
     pub model: &'a str,
     /// Its tokenizer.
     pub tokenizer: &'a str,
+    /// What files of learned words call it.
+    pub key: &'static str,
 }
 
 /// The class of a component, where the pipeline has it.
@@ -92,6 +96,8 @@ pub struct ClipPrompt {
     pub model: ClipText,
     /// Tokens in a row, begin and end included.
     pub length: usize,
+    words: Words,
+    key: &'static str,
 }
 
 impl ClipPrompt {
@@ -109,12 +115,19 @@ impl ClipPrompt {
         let tokenizer = ClipTokenizer::load(&dir.join(names.tokenizer))?;
         let model = ClipText::load(&dir.join(names.model), head, tokenizer.eos(), options)?;
         let most = model.config().max_position_embeddings;
-        Ok(Self { length: tokenizer.max_length().map_or(most, |n| n.min(most)), tokenizer, model })
+        let length = tokenizer.max_length().map_or(most, |n| n.min(most));
+        let words = Words::after(model.config().vocab_size);
+        Ok(Self { length, tokenizer, model, words, key: names.key })
     }
 
     /// The rows that the encoder is given for a prompt: one, or more for a longer text.
     pub fn chunks(&self, prompt: &str) -> Result<Vec<Vec<u32>>> {
-        self.tokenizer.chunks(prompt, self.length)
+        self.tokenizer.rows(&self.words.ids(prompt, |text| self.tokenizer.ids(text))?, self.length)
+    }
+
+    /// What decides its rows and states beside the weights.
+    pub fn definition(&self) -> impl std::fmt::Debug + '_ {
+        (self.model.config(), self.tokenizer.eos(), self.length, self.words.definition())
     }
 
     /// The one row that a text is cut to.
@@ -130,6 +143,8 @@ pub struct T5Prompt {
     pub model: T5Encoder,
     /// Tokens in a row, the end included.
     pub length: usize,
+    words: Words,
+    key: &'static str,
 }
 
 impl T5Prompt {
@@ -144,16 +159,77 @@ impl T5Prompt {
         demand(dir, index, names.tokenizer, &["T5TokenizerFast", "T5Tokenizer"])?;
         demand(dir, index, names.model, &["T5EncoderModel"])?;
         let tokenizer = T5Tokenizer::load(&dir.join(names.tokenizer))?;
-        Ok(Self { tokenizer, model: T5Encoder::load(&dir.join(names.model), options)?, length })
+        let model = T5Encoder::load(&dir.join(names.model), options)?;
+        let words = Words::after(model.config().vocab_size);
+        Ok(Self { tokenizer, model, length, words, key: names.key })
     }
 
     /// The row of a prompt.
     pub fn row(&self, prompt: &str) -> Result<Vec<u32>> {
-        self.tokenizer.row(prompt, self.length)
+        Ok(self.tokenizer.row_of(self.words.ids(prompt, |text| self.tokenizer.ids(text))?, self.length))
+    }
+
+    /// What decides its states beside the weights.
+    pub fn definition(&self) -> impl std::fmt::Debug + '_ {
+        (self.model.config(), self.words.definition())
     }
 
     /// The last states of prompts, B L D.
     pub fn encode(&self, prompts: &[&str]) -> Result<Tensor> {
         self.model.forward(&prompts.iter().map(|p| self.row(p)).collect::<Result<Vec<_>>>()?)
+    }
+}
+
+impl Vocabulary for ClipPrompt {
+    fn component(&self) -> &str {
+        self.model.store().component()
+    }
+
+    fn key(&self) -> &'static str {
+        self.key
+    }
+
+    fn width(&self) -> usize {
+        self.model.config().hidden_size
+    }
+
+    fn learns(&self) -> Learns {
+        Learns::ByItself
+    }
+
+    fn rows(&self, text: &str) -> Result<Tensor> {
+        self.model.rows(&self.tokenizer.ids(text)?)?.detach().to_dtype(DType::F32)
+    }
+
+    fn add(&self, word: &str, rows: Param) -> Result<()> {
+        self.words.add(word, &rows)?;
+        self.model.tokens().go_on(rows)
+    }
+}
+
+impl Vocabulary for T5Prompt {
+    fn component(&self) -> &str {
+        self.model.store().component()
+    }
+
+    fn key(&self) -> &'static str {
+        self.key
+    }
+
+    fn width(&self) -> usize {
+        self.model.config().d_model
+    }
+
+    fn learns(&self) -> Learns {
+        Learns::WhenNamed
+    }
+
+    fn rows(&self, text: &str) -> Result<Tensor> {
+        self.model.rows(&self.tokenizer.ids(text)?)?.detach().to_dtype(DType::F32)
+    }
+
+    fn add(&self, word: &str, rows: Param) -> Result<()> {
+        self.words.add(word, &rows)?;
+        self.model.tokens().go_on(rows)
     }
 }

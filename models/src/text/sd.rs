@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Tensor};
 use sconce_core::Cond;
 use sconce_core::model::{Conditioner, Geometry, LoadOptions, PromptUse};
+use sconce_core::words::Vocabulary;
 use sconce_nn::Store;
 use serde_json::Value;
 
@@ -37,16 +38,16 @@ impl SdConditioner {
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Arc<dyn Conditioner>> {
         let index = read_json(&dir.join("model_index.json"))?;
         known(options, &[])?;
-        let load = |model, tokenizer, head| {
-            let names = Names { model, tokenizer };
+        let load = |model, tokenizer, key, head| {
+            let names = Names { model, tokenizer, key };
             present(dir, &index, names, options)?;
             ClipPrompt::load(dir, &index, names, head, options)
         };
-        let mut encoders = vec![load("text_encoder", "tokenizer", Head::None)?];
+        let mut encoders = vec![load("text_encoder", "tokenizer", "clip_l", Head::None)?];
         let mut unconditional = Unconditional::Encoded;
         let mut hidden = Hidden::Last;
         if class(&index, "text_encoder_2").is_some() {
-            encoders.push(load("text_encoder_2", "tokenizer_2", Head::Projection)?);
+            encoders.push(load("text_encoder_2", "tokenizer_2", "clip_g", Head::Projection)?);
             hidden = Hidden::Penultimate;
             if index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool).unwrap_or(true) {
                 unconditional = Unconditional::Zeros;
@@ -124,8 +125,12 @@ impl Conditioner for SdConditioner {
         self.encoders.iter().map(|encoder| encoder.model.store().clone()).collect()
     }
 
+    fn vocabularies(&self) -> Vec<&dyn Vocabulary> {
+        self.encoders.iter().map(|encoder| encoder as &dyn Vocabulary).collect()
+    }
+
     fn definition(&self) -> String {
-        let encoders: Vec<_> = self.encoders.iter().map(|e| (e.model.config(), e.tokenizer.eos(), e.length)).collect();
+        let encoders: Vec<_> = self.encoders.iter().map(ClipPrompt::definition).collect();
         format!("{:?} {:?} {encoders:?}", self.hidden, self.unconditional)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_core::Cond;
 use sconce_core::model::{Conditioner, Geometry, LoadOptions, PromptUse};
+use sconce_core::words::Vocabulary;
 use sconce_nn::Store;
 use serde_json::Value;
 
@@ -46,9 +47,12 @@ impl Sd3Conditioner {
         let transformer = config(&dir.join("transformer"))?;
         let number = |field: &str, default: u64| transformer.get(field).and_then(Value::as_u64).unwrap_or(default);
         let (width, pooled) = (number("joint_attention_dim", 4096) as usize, number("pooled_projection_dim", 2048));
-        let names =
-            [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"), ("text_encoder_3", "tokenizer_3")]
-                .map(|(model, tokenizer)| Names { model, tokenizer });
+        let names = [
+            ("text_encoder", "tokenizer", "clip_l"),
+            ("text_encoder_2", "tokenizer_2", "clip_g"),
+            ("text_encoder_3", "tokenizer_3", "t5xxl"),
+        ]
+        .map(|(model, tokenizer, key)| Names { model, tokenizer, key });
         known(options, &["text_encoder", "text_encoder_2", "text_encoder_3"])?;
         let clip = |names: Names| -> Result<Option<ClipPrompt>> {
             let load = || ClipPrompt::load(dir, &index, names, Head::Projection, options);
@@ -150,9 +154,14 @@ impl Conditioner for Sd3Conditioner {
         clips.chain(self.t5.iter().map(|t5| t5.model.store().clone())).collect()
     }
 
+    fn vocabularies(&self) -> Vec<&dyn Vocabulary> {
+        let clips = self.there().map(|clip| clip as &dyn Vocabulary);
+        clips.chain(self.t5.iter().map(|t5| t5 as &dyn Vocabulary)).collect()
+    }
+
     fn definition(&self) -> String {
-        let clips: Vec<_> = self.there().map(|c| (c.model.config(), c.tokenizer.eos(), c.length)).collect();
-        let t5 = self.t5.as_ref().map(|t5| t5.model.config());
+        let clips: Vec<_> = self.there().map(ClipPrompt::definition).collect();
+        let t5 = self.t5.as_ref().map(T5Prompt::definition);
         format!("sd3 {clips:?} {t5:?} {} {}", self.t5_tokens, self.width)
     }
 }

@@ -110,23 +110,31 @@ impl T5Encoder {
     /// models that it conditions were trained so.
     pub fn forward(&self, rows: &[Vec<u32>]) -> Result<Tensor> {
         self.store.recall()?;
-        let (batch, length, device) = (rows.len(), rows.first().map_or(0, Vec::len), self.store.device());
+        let (batch, length) = (rows.len(), rows.first().map_or(0, Vec::len));
         let ids: Vec<u32> = rows.concat();
         if length == 0 || ids.len() != batch * length {
             bail!("rows of tokens of several lengths, or of none: expected one length for all");
         }
-        if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.vocab_size) {
-            let (component, size) = (self.store.component(), self.config.vocab_size);
-            bail!("{component}: token {id} is not among the {size} of its table: the tokenizer is another model's");
-        }
-        let ids = Tensor::from_vec(ids, (batch, length), device)?;
         // The sum over layers is kept in f32: it grows to thousands, where bf16 has steps of 8 and more.
-        let mut x = self.tokens.forward(&ids)?.to_dtype(sum_type(self.store.dtype()))?; // B L D
+        let tokens = self.rows(&ids)?.reshape((batch, length, ()))?;
+        let mut x = tokens.to_dtype(sum_type(self.store.dtype()))?; // B L D
         let bias = self.bias(length)?; // 1 H L L
         for layer in &self.layers {
             x = layer.forward(&x, &bias, self.store.dtype())?;
         }
         self.norm.forward(&x)?.to_dtype(self.store.dtype())
+    }
+
+    /// The table's rows of token ids, N D.
+    pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        self.store.recall()?;
+        let other = || format!("{}: the tokenizer is another model's", self.store.component());
+        self.tokens.rows(ids).map_err(|e| e.context(other()))
+    }
+
+    /// The tokens' table.
+    pub fn tokens(&self) -> &Embedding {
+        &self.tokens
     }
 
     /// What is added to the scores, 1 H L L.

@@ -132,10 +132,14 @@ impl ClipTokenizer {
     /// The rows that an encoder of `length` positions is given for a text: begin, up to `length - 2` ids, end, padding.
     /// One row for a text that fits, one more for each `length - 2` ids beyond; never fewer than one.
     pub fn chunks(&self, text: &str, length: usize) -> Result<Vec<Vec<u32>>> {
+        self.rows(&self.ids(text)?, length)
+    }
+
+    /// [`chunks`](Self::chunks) of a text with these ids.
+    pub fn rows(&self, ids: &[u32], length: usize) -> Result<Vec<Vec<u32>>> {
         if length < 3 {
             bail!("a length of {length} tokens has no room for text between the begin and end tokens");
         }
-        let ids = self.ids(text)?;
         let count = ids.len().div_ceil(length - 2).max(1);
         let chunk = |i: usize| ids.get(i * (length - 2)..).unwrap_or_default().iter().take(length - 2);
         Ok((0..count).map(|i| self.row(chunk(i).copied(), length)).collect())

@@ -57,10 +57,14 @@ impl T5Tokenizer {
 
     /// A row of `length` ids: those of the text, cut off where they do not fit, the end token, padding.
     pub fn row(&self, text: &str, length: usize) -> Result<Vec<u32>> {
-        let mut ids = self.ids(text)?;
+        Ok(self.row_of(self.ids(text)?, length))
+    }
+
+    /// [`row`](Self::row) of a text with these ids.
+    pub fn row_of(&self, mut ids: Vec<u32>, length: usize) -> Vec<u32> {
         ids.truncate(length.saturating_sub(1));
         ids.push(self.end);
         ids.resize(length, self.pad);
-        Ok(ids)
+        ids
     }
 }

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Result, Var};
 use super::convert::Convert;
 use super::tables::{Gradients, MaskFrom, Recipe, Task};
 use crate::optimizer::{Needs, Trained};
+use crate::words::file_name;
 
 /// Fields out of their limits, with what the limit is.
 pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
@@ -44,6 +45,35 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
         "train.adapter_from".into(),
         "is for runs that train an adapter: add an [adapter] table, or take it out",
     );
+    for (i, token) in train.token.iter().enumerate() {
+        let field = |name| format!("train.token.{i}.{name}");
+        let text = token.text.trim();
+        demand(
+            !text.is_empty() && text == token.text,
+            field("text"),
+            "is no word: it is empty, or has spaces around it",
+        );
+        let twice = train.token[..i].iter().any(|other| other.text.eq_ignore_ascii_case(text));
+        let file = file_name(text);
+        let twice = twice || train.token[..i].iter().any(|other| file_name(&other.text) == file);
+        demand(!twice, field("text"), "is there twice, or would have the same file as another");
+        demand(
+            token.start.is_some() != token.from.is_some(),
+            field("start"),
+            "or `from`: one of them says what the word is at the start",
+        );
+        demand(token.vectors.is_none_or(|n| (1..=75).contains(&n)), field("vectors"), "must be from 1 to 75");
+        let takes = token.vectors.is_none() || token.from.is_none();
+        demand(takes, field("vectors"), "are as many as the file of `from` has: leave it out");
+        let rate = token.lr_factor;
+        demand(rate.is_finite() && rate >= 0.0, field("lr_factor"), "must be 0 or more");
+        demand(
+            rate > 0.0 || token.from.is_some(),
+            field("lr_factor"),
+            "is 0, and there is no `from`: nothing is learned",
+        );
+        demand(train.task == Task::Denoiser, field("text"), "is for runs of the denoiser, which captions condition");
+    }
     if let Some(adapter) = &recipe.adapter {
         for (i, layout) in recipe.output.adapter_layouts.iter().enumerate() {
             let strange = adapter.tensors().into_iter().find(|short| !layout.carries(short));

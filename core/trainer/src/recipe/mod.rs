@@ -24,6 +24,7 @@ mod schema;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod token;
 mod write;
 
 pub use builtin::{BuiltinRecipe, builtins};
@@ -35,3 +36,4 @@ pub use native::family;
 pub use resolve::{RecipeSource, Resolved, resolve, resolve_in};
 pub use schema::schema;
 pub use tables::*;
+pub use token::TokenTable;

@@ -109,12 +109,16 @@ impl Reader {
         };
         let mut origins = self.origins();
         complete(&mut recipe, &native, &mut origins);
-        for i in 0..recipe.data.source.len() {
-            let path = &mut recipe.data.source[i].path;
-            match hub::leads(path).then(|| hub::pinned(path)) {
-                Some(Ok(pinned)) => *path = pinned,
-                Some(Err(e)) => self.fault(&format!("data.source.{i}.path"), ParamError::new(crate::message(&e))),
-                None => {}
+        let mut places: Vec<(String, &mut String)> = Vec::new();
+        let sources = recipe.data.source.iter_mut().enumerate();
+        places.extend(sources.map(|(i, source)| (format!("data.source.{i}.path"), &mut source.path)));
+        places.extend(recipe.train.adapter_from.iter_mut().map(|path| ("train.adapter_from".to_owned(), path)));
+        let tokens = recipe.train.token.iter_mut().enumerate();
+        places.extend(tokens.filter_map(|(i, token)| Some((format!("train.token.{i}.from"), token.from.as_mut()?))));
+        for (field, path) in places.into_iter().filter(|(_, path)| hub::leads(path)) {
+            match hub::pinned(path) {
+                Ok(pinned) => *path = pinned,
+                Err(e) => self.fault(&field, ParamError::new(crate::message(&e))),
             }
         }
         for (field, message) in limits::broken(&recipe) {

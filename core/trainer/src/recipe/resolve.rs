@@ -255,10 +255,12 @@ fn absolute(layer: &mut Map<String, Value>, base: &Path) {
     anchor(layer.get_mut("preview").and_then(|p| p.get_mut("autoencoder")));
     anchor(layer.get_mut("train").and_then(|t| t.get_mut("adapter_from")));
     // `--set data.source.0.path=x` is a table with the key `0`.
-    match layer.get_mut("data").and_then(|d| d.get_mut("source")) {
-        Some(Value::Array(sources)) => sources.iter_mut().for_each(|s| anchor(s.get_mut("path"))),
-        Some(Value::Object(sources)) => sources.values_mut().for_each(|s| anchor(s.get_mut("path"))),
-        _ => {}
+    for (table, list, field) in [("data", "source", "path"), ("train", "token", "from")] {
+        match layer.get_mut(table).and_then(|t| t.get_mut(list)) {
+            Some(Value::Array(items)) => items.iter_mut().for_each(|item| anchor(item.get_mut(field))),
+            Some(Value::Object(items)) => items.values_mut().for_each(|item| anchor(item.get_mut(field))),
+            _ => {}
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use sconce_sdk::{
 use serde::{Deserialize, Serialize};
 
 use super::convert::Convert;
+use super::token::TokenTable;
 use crate::adapter::{Adapter, AdapterLayout};
 use crate::model::{LoadOptions, Native, Recompute};
 use crate::network::Conversion;
@@ -322,6 +323,10 @@ pub struct TrainTable {
     /// at another rank (a lower one keeps what is nearest). Layers that are not in it start from nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter_from: Option<String>,
+    /// Words of the user's own that the text encoders learn from the captions that say them. Where there is no adapter and
+    /// `components` names nothing, they are all that is learned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token: Vec<TokenTable>,
     /// Rates and weight decays of single parameters, by their names; the first group that matches one counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group: Vec<GroupTable>,

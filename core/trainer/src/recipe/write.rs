@@ -33,7 +33,9 @@ impl Resolved {
             tables.get_mut(table).into_iter().for_each(cut);
         }
         tables.get_mut("preview").and_then(|preview| preview.get_mut("autoencoder")).into_iter().for_each(cut);
-        tables.get_mut("train").and_then(|train| train.get_mut("adapter_from")).into_iter().for_each(cut);
+        for field in ["adapter_from", "token"] {
+            tables.get_mut("train").and_then(|train| train.get_mut(field)).into_iter().for_each(cut);
+        }
         toml(&tables)
     }
 

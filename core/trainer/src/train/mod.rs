@@ -18,6 +18,7 @@ mod release;
 mod remembering;
 mod run;
 mod snapshots;
+mod tokens;
 mod weights;
 
 pub use event::{Ended, Event, Failed, Observer, Options, Start, StepReport};

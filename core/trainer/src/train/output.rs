@@ -113,15 +113,15 @@ pub(super) fn write(
         fields.extend(job.notes.clone());
         fields
     };
-    if adapters.is_empty() {
-        let save = SaveModel {
-            weights: &weights.by_component(),
-            configs,
-            dtype,
-            trained_as: &trained_as,
-            metadata: &header(None),
-        };
-        return write_model(job, &save, out);
+    let words = super::tokens::write(job.model, &weights.words, dtype, &header(Some("textual-inversion")), out)?;
+    let changed = weights.by_component();
+    if recipe.adapter.is_none() {
+        let metadata = header(None);
+        let save = SaveModel { weights: &changed, configs, dtype, trained_as: &trained_as, metadata: &metadata };
+        // Where words are all that was learned, the model is as it was.
+        let mut written = if changed.is_empty() { Vec::new() } else { write_model(job, &save, out)? };
+        written.extend(words);
+        return Ok(written);
     }
     let name = recipe.adapter.as_ref().map_or("adapter", |a| a.name());
     let write = |layout: &sconce_sdk::Choice<dyn crate::adapter::AdapterLayout>| {
@@ -132,5 +132,5 @@ pub(super) fn write(
         sconce_nn::weights::save(&path, &tensors, &header(Some(name)))?;
         Ok(path)
     };
-    recipe.output.adapter_layouts.iter().map(write).collect()
+    recipe.output.adapter_layouts.iter().map(write).chain(words.into_iter().map(Ok)).collect()
 }

@@ -201,7 +201,7 @@ pub fn rebuild(
     let data = Checkpoints::new(&options.out, resolved.recipe.train.keep).data()?;
     notes.extend(data.map(|data| ("sconce.data".to_owned(), data)));
     let job = Job { resolved, recipe: &resolved.recipe, options, model: &*model, notes };
-    let weights = Weights::prepare(&resolved.recipe, &model.stores())?;
+    let weights = Weights::prepare(&resolved.recipe, &*model)?;
     let put = history.put(rebuilt, &weights, rank)?;
     let files = match resolved.recipe.train.task {
         What::Denoiser => output::write(&job, &weights, &put.adapters, &BTreeMap::new(), out)?,
@@ -233,7 +233,7 @@ pub fn validate(
     }
     let model = load(resolved, &options.device)?;
     let job = Job { resolved, recipe: &resolved.recipe, options, model: &*model, notes: BTreeMap::new() };
-    let weights = Weights::prepare(&resolved.recipe, &model.stores())?;
+    let weights = Weights::prepare(&resolved.recipe, &*model)?;
     let set = open_set(&job).map_err(Failed::Files)?;
     let mut task = DenoiserTask::new(&job, &set, &weights, std::iter::empty(), observer)?;
     for (i, rebuilt) in all.iter().enumerate() {

@@ -21,6 +21,7 @@ use super::log::Logs;
 use super::preview::GroundLuminance;
 use super::release::{self, Shared};
 use super::snapshots;
+use super::tokens;
 use super::weights::Weights;
 use crate::data::{Order, Use};
 use crate::hub::{self, Needs};
@@ -105,12 +106,13 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     let model = load(resolved, &options.device)?;
     let stores = model.stores();
     let mut job = Job { resolved, recipe, options, model: &*model, notes: BTreeMap::new() };
-    let weights = Weights::prepare(recipe, &stores)?;
+    let weights = Weights::prepare(recipe, &*model)?;
     let elements: usize = stores.iter().map(|s| s.elements()).sum();
     observer.see(&Event::Loaded(model.native(), weights.elements(), elements))?;
 
     let set = open_set(&job).map_err(Failed::Files)?;
     observer.see(&Event::Data(&set.report))?;
+    tokens::said_by(&weights.words, set.captions()).map_err(Failed::Files)?;
     let of = MadeOf { recipe: resolved.to_toml(), data: set.identity() };
     job.notes.insert("sconce.data".to_owned(), of.data.clone());
     let order = || {

@@ -8,7 +8,9 @@ use candle_core::{DType, Result, Tensor, bail};
 use sconce_nn::rng::Stream;
 use sconce_nn::{Adapted, Param, Store};
 
+use super::tokens::{self, Taught};
 use crate::adapter::{self, Adapter, Attached, Saved};
+use crate::model::Model;
 use crate::optimizer::Trained;
 use crate::recipe::{GroupTable, Recipe, Task};
 
@@ -18,11 +20,14 @@ pub struct Weights {
     pub params: Vec<Trained>,
     /// The adapters that they belong to; none in a full fine-tune.
     pub adapters: Vec<Attached>,
+    /// The words that the text encoders were taught.
+    pub words: Vec<Taught>,
 }
 
 impl Weights {
-    /// Makes the recipe's components train, or puts its adapter on them.
-    pub fn prepare(recipe: &Recipe, stores: &[Arc<Store>]) -> Result<Self> {
+    /// Makes the recipe's components train, or puts its adapter on them, and teaches its words.
+    pub fn prepare(recipe: &Recipe, model: &dyn Model) -> Result<Self> {
+        let stores = &model.stores();
         let (mut adapters, mut params) = (Vec::new(), Vec::new());
         let (kept_as, seed) = (recipe.train.weights.dtype(), recipe.train.seed);
         let mut from: BTreeMap<String, Saved> = match &recipe.train.adapter_from {
@@ -47,8 +52,10 @@ impl Weights {
                 from.len()
             );
         }
+        let (words, trained) = tokens::teach(recipe, model)?;
+        params.extend(trained);
         group(&mut params, &recipe.train.group)?;
-        Ok(Self { params, adapters })
+        Ok(Self { params, adapters, words })
     }
 
     /// The number of scalars that train.
@@ -59,7 +66,7 @@ impl Weights {
     /// The values by component and parameter name, for saving a full fine-tune. Call under [`Averages::swapped`](super::averages::Averages::swapped).
     pub fn by_component(&self) -> BTreeMap<String, BTreeMap<String, Tensor>> {
         let mut out: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
-        for p in &self.params {
+        for p in self.params.iter().filter(|p| !tokens::is_word(&p.name)) {
             if let Some((component, name)) = p.name.split_once('/') {
                 let value = p.var.as_tensor().detach();
                 out.entry(component.to_owned()).or_default().insert(name.to_owned(), value);
@@ -79,6 +86,9 @@ impl Weights {
 /// What trains, with each component's factor on the learning rate. The first of the stores is the denoiser's.
 fn components(recipe: &Recipe, stores: &[Arc<Store>]) -> BTreeMap<String, f64> {
     if recipe.train.components.is_empty() {
+        if recipe.adapter.is_none() && !recipe.train.token.is_empty() {
+            return BTreeMap::new();
+        }
         let component = match recipe.train.task {
             Task::Denoiser => stores.first().map_or("", |denoiser| denoiser.component()),
             Task::Autoencoder => "vae",
