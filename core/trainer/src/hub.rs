@@ -8,6 +8,8 @@ use std::sync::{Mutex, OnceLock};
 use candle_core::{Error, Result, bail};
 use sconce_hub::{Hub, Listing, Progress, Reference};
 
+use crate::data::split;
+
 /// What of a repository is needed.
 #[derive(Clone, Copy, Debug)]
 pub enum Needs<'a> {
@@ -17,6 +19,8 @@ pub enum Needs<'a> {
     Model(&'a [String]),
     /// One safetensors file: the one that is named, or the only one.
     Weights,
+    /// One split of a dataset in Parquet files.
+    Split(&'a str),
     /// Everything.
     All,
 }
@@ -116,6 +120,7 @@ pub fn fetched(path: &str, needs: Needs) -> Result<PathBuf> {
     let wants = |file: &str| match needs {
         _ if is_file => file == own,
         Needs::All => true,
+        Needs::Split(wanted) => file.ends_with(".parquet") && split(Path::new(file)) == wanted,
         Needs::Configs => of_model(&inside(file), &[]) && !file.ends_with(".safetensors"),
         Needs::Model(without) => of_model(&inside(file), without),
         Needs::Weights => only.as_deref() == Some(file),

@@ -326,6 +326,8 @@ pub struct SaveModel<'a> {
     pub trained_as: &'a Native,
     /// Header of every weight file.
     pub metadata: &'a BTreeMap<String, String>,
+    /// The largest weight file, in bytes: a component that is more is written in shards.
+    pub shard_bytes: Option<u64>,
 }
 
 /// A model family: how to know one, and how to load it. Registered by name (`sdxl`, `flux`).

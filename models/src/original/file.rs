@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Error, Result, bail};
-use sconce_core::embedded::{Opener, cache_home, once};
+use sconce_core::embedded::{Opener, cache_home, identity, once};
 use sconce_core::model::Family;
 use sconce_nn::Store;
 use sconce_nn::weights::{View, WeightFiles, read_metadata, write_atomic};
@@ -119,14 +119,6 @@ fn bounded(field: &str, value: &Value) -> Result<()> {
         Value::Object(fields) => fields.iter().try_for_each(|(field, value)| bounded(field, value)),
         _ => Ok(()),
     }
-}
-
-/// What a file is known to be the same by, without reading it.
-pub(super) fn identity(path: &Path) -> Result<[String; 3]> {
-    let meta = std::fs::metadata(path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))?;
-    let time = meta.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-    let state = format!("{} {:?}", meta.len(), time.map(|t| t.as_nanos()));
-    Ok([path.display().to_string(), state, env!("CARGO_PKG_VERSION").to_owned()])
 }
 
 struct Sources<'a> {

@@ -217,8 +217,17 @@ pub struct DataTable {
 pub struct SourceTable {
     /// A folder of images, each with a `.txt` caption of its name, or all in `metadata.jsonl` (`file_name`, `text`).
     /// `embedded:quickstart` is the set inside the program. Masks are `name.mask.png` beside `name`, or the `mask` column
-    /// of `metadata.jsonl`; see `mask`.
+    /// of `metadata.jsonl`; see `mask`. Or a Parquet file, or a folder of them, as datasets on the hub are.
     pub path: String,
+    /// Of Parquet files in several splits the one that is meant: `train`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// The column of pictures in Parquet files. Default: the only one that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_column: Option<String>,
+    /// The column of captions in Parquet files. Default: `text`, `caption` or `prompt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption_column: Option<String>,
     /// How often each picture counts in a pass over the data.
     #[serde(default = "one")]
     pub repeats: usize,
@@ -542,6 +551,10 @@ pub struct OutputTable {
     /// Layouts of a whole model: a diffusers folder, or one file for ComfyUI, Forge and A1111.
     #[serde(default = "model_layouts")]
     pub model_layouts: BTreeSet<ModelLayout>,
+    /// The largest weight file of a diffusers folder, in megabytes (millions of bytes): a component that is more is written in
+    /// shards with an index. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_mb: Option<u64>,
     /// Layouts of an adapter's files: `peft` for diffusers, `kohya` for ComfyUI, Forge and A1111. Default: both.
     #[serde(default = "adapter_layouts")]
     pub adapter_layouts: Vec<Choice<dyn AdapterLayout>>,
@@ -562,6 +575,7 @@ impl Default for OutputTable {
             dir: None,
             dtype: Float::default(),
             model_layouts: model_layouts(),
+            shard_mb: None,
             adapter_layouts: adapter_layouts(),
             title: None,
         }

@@ -117,7 +117,9 @@ pub(super) fn write(
     let changed = weights.by_component();
     if recipe.adapter.is_none() {
         let metadata = header(None);
-        let save = SaveModel { weights: &changed, configs, dtype, trained_as: &trained_as, metadata: &metadata };
+        let shard_bytes = recipe.output.shard_mb.map(|mb| mb * 1_000_000);
+        let save =
+            SaveModel { weights: &changed, configs, dtype, trained_as: &trained_as, metadata: &metadata, shard_bytes };
         // Where words are all that was learned, the model is as it was.
         let mut written = if changed.is_empty() { Vec::new() } else { write_model(job, &save, out)? };
         written.extend(words);
