@@ -1,0 +1,400 @@
+//! One engine for every program: its table of rules says what each of its fields means, and the engine asks them in turn, for
+//! the fields that are there and for those whose default the recipe must say. What a rule sees and does goes through a [`Case`].
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use serde_json::Value;
+
+use crate::draft::Draft;
+use crate::family::Family;
+use crate::report::{Entry, Report, Verdict};
+pub(crate) use crate::value::Takes;
+use crate::value::{same, shown};
+use crate::{Error, Program};
+
+/// What a field means.
+pub(crate) struct Rule {
+    /// Its name, as [`Field::key`] has it. A `*` at the end stands for anything.
+    pub key: &'static str,
+    takes: Takes,
+    /// The other program's default, in JSON; empty: none.
+    usual: &'static str,
+    /// The default means something that the recipe must say.
+    said: bool,
+    does: Does,
+}
+
+/// What is done with a field.
+pub(crate) enum Does {
+    /// It goes to this field of the recipe as it is.
+    To(&'static str),
+    /// What this function does with it.
+    By(fn(&mut Case, &Field) -> Verdict),
+    /// The recipe has no word for it, for this reason.
+    No(&'static str),
+    /// The recipe needs no word for it, for this reason.
+    Not(&'static str),
+    /// A secret, which is not even shown.
+    Secret(&'static str),
+}
+
+impl Rule {
+    /// A rule for a field.
+    pub const fn new(key: &'static str, takes: Takes, does: Does) -> Self {
+        Self { key, takes, usual: "", said: false, does }
+    }
+
+    /// With the other program's default.
+    #[must_use]
+    pub const fn usual(mut self, json: &'static str) -> Self {
+        self.usual = json;
+        self
+    }
+
+    /// With a default that the recipe must say, although the configuration does not.
+    #[must_use]
+    pub const fn said(mut self, json: &'static str) -> Self {
+        self.usual = json;
+        self.said = true;
+        self
+    }
+
+    /// True if its field takes a list.
+    pub fn is_list(&self) -> bool {
+        self.takes == Takes::List
+    }
+
+    /// True if its field is a flag.
+    pub fn is_flag(&self) -> bool {
+        self.takes == Takes::Flag
+    }
+
+    fn default(&self) -> Value {
+        serde_json::from_str(self.usual).unwrap_or(Value::Null)
+    }
+
+    fn fits(&self, key: &str) -> bool {
+        match self.key.strip_suffix('*') {
+            Some(start) => key.starts_with(start),
+            None => self.key == key,
+        }
+    }
+}
+
+/// A field of the input.
+#[derive(Clone, Debug)]
+pub(crate) struct Field {
+    /// Its name, as it is written.
+    pub shown: String,
+    /// Its name in the rules.
+    pub key: String,
+    /// Its value: once the engine runs, as what its rule takes.
+    pub value: Value,
+    /// The folders of pictures that it is about; none: all.
+    pub sources: Option<Range<usize>>,
+    /// Fields of a higher rank overrule those of a lower.
+    pub rank: u8,
+}
+
+impl Field {
+    /// A field about everything.
+    pub fn new(shown: impl Into<String>, key: impl Into<String>, value: Value) -> Self {
+        Self { shown: shown.into(), key: key.into(), value, sources: None, rank: 0 }
+    }
+
+    /// As a number, where it is one.
+    pub fn number(&self) -> Option<f64> {
+        self.value.as_f64()
+    }
+
+    /// As a text, empty where it is none.
+    pub fn text(&self) -> &str {
+        self.value.as_str().unwrap_or_default()
+    }
+
+    /// As a flag.
+    pub fn flag(&self) -> bool {
+        self.value.as_bool().unwrap_or_default()
+    }
+
+    /// Its items as texts.
+    pub fn items(&self) -> Vec<String> {
+        match &self.value {
+            Value::Array(items) => {
+                items.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A configuration on its way to a recipe.
+pub(crate) struct Case {
+    /// Whose it is.
+    pub program: Program,
+    rules: &'static [&'static [Rule]],
+    fields: Vec<Field>,
+    /// Where each name is in `fields`, the one that counts last.
+    places: HashMap<String, usize>,
+    /// The recipe.
+    pub draft: Draft,
+    /// What the report warns of.
+    pub warnings: Vec<String>,
+    /// The model's family.
+    pub family: Family,
+    /// Folders of pictures.
+    pub folders: usize,
+    /// Pictures in a batch, and batches in an update.
+    pub batch: f64,
+    /// Batches in an update.
+    pub accumulate: f64,
+    /// The side of a square picture, in pixels.
+    pub side_px: f64,
+    /// What is trained.
+    pub learns: Learns,
+    /// The field whose rule runs.
+    from: String,
+}
+
+/// What a run trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Learns {
+    /// The model's own weights.
+    #[default]
+    Whole,
+    /// An adapter.
+    Adapter,
+    /// A word: textual inversion.
+    Word,
+}
+
+impl Case {
+    /// A configuration of a program with these rules. Values become what their rules take.
+    pub fn new(program: Program, rules: &'static [&'static [Rule]], fields: Vec<Field>) -> Result<Self, Error> {
+        let mut case = Self {
+            program,
+            rules,
+            fields,
+            places: HashMap::new(),
+            draft: Draft::default(),
+            warnings: Vec::new(),
+            family: Family::default(),
+            folders: 0,
+            batch: 1.0,
+            accumulate: 1.0,
+            side_px: 512.0,
+            learns: Learns::default(),
+            from: String::new(),
+        };
+        for i in 0..case.fields.len() {
+            let field = &case.fields[i];
+            let (takes, key) = (case.rule(&field.key).map_or(Takes::Any, |r| r.takes), field.key.clone());
+            let value = takes.read(&field.value).map_err(|expected| Error::Wrong {
+                field: field.shown.clone(),
+                expected,
+                found: shown(&field.value),
+            })?;
+            case.fields[i].value = value;
+            let before = case.places.get(&key).is_some_and(|&j| case.fields[j].rank > case.fields[i].rank);
+            if !before {
+                case.places.insert(key, i);
+            }
+        }
+        Ok(case)
+    }
+
+    fn rule(&self, key: &str) -> Option<&'static Rule> {
+        let all = || self.rules.iter().flat_map(|rules| rules.iter());
+        all().find(|r| r.key == key).or_else(|| all().find(|r| r.fits(key)))
+    }
+
+    /// The field of this name that counts, where there is one that says something.
+    pub fn given(&self, key: &str) -> Option<&Field> {
+        self.places.get(key).map(|&i| &self.fields[i]).filter(|f| !f.value.is_null())
+    }
+
+    /// A field's value, or the program's default.
+    pub fn value(&self, key: &str) -> Value {
+        let default = || self.rule(key).map_or(Value::Null, Rule::default);
+        self.given(key).map_or_else(default, |f| f.value.clone())
+    }
+
+    /// A field as a number.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        self.value(key).as_f64()
+    }
+
+    /// A field as a text, empty where there is none.
+    pub fn text(&self, key: &str) -> String {
+        self.value(key).as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A field as a flag.
+    pub fn flag(&self, key: &str) -> bool {
+        self.value(key).as_bool().unwrap_or_default()
+    }
+
+    /// Every field of a name.
+    pub fn all(&self, key: &str) -> Vec<Field> {
+        self.fields.iter().filter(|f| f.key == key).cloned().collect()
+    }
+
+    /// Sets a field of the recipe, from the field whose rule runs.
+    pub fn set(&mut self, path: &str, value: impl Into<Value>) {
+        let from = self.from.clone();
+        self.draft.set(path, value.into(), from);
+    }
+
+    /// [`Case::set`], with the reason.
+    pub fn set_as(&mut self, path: &str, value: impl Into<Value>, why: &str) {
+        self.draft.set(path, value.into(), why);
+    }
+
+    /// Sets a table of the recipe whole, in place of what it was; the reason stands at its first line.
+    pub fn table(&mut self, table: &str, fields: &Value, why: &str) {
+        self.draft.clear(table);
+        for (i, (key, value)) in fields.as_object().into_iter().flatten().enumerate() {
+            self.draft.set(&format!("{table}.{key}"), value.clone(), if i == 0 { why } else { "" });
+        }
+    }
+
+    /// Adds an entry to a table within a table: `model.files`, `model.quantise`.
+    pub fn entry_of(&mut self, path: &str, key: &str, value: impl Into<Value>) -> Verdict {
+        let mut table = self.draft.get(path).and_then(Value::as_object).cloned().unwrap_or_default();
+        table.insert(key.to_owned(), value.into());
+        self.set(path, table);
+        Verdict::went(format!("{path}.{key}"))
+    }
+
+    /// Sets a field of the pictures' folders that the input's field is about.
+    pub fn source(&mut self, field: &Field, key: &str, value: impl Into<Value>) -> Verdict {
+        let value = value.into();
+        for i in field.sources.clone().unwrap_or(0..self.folders) {
+            self.set(&format!("data.source.{i}.{key}"), value.clone());
+        }
+        Verdict::went(format!("data.source.{key}"))
+    }
+
+    /// Warns, once.
+    pub fn warn(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.warnings.contains(&text) {
+            self.warnings.push(text);
+        }
+    }
+
+    /// Pictures in so many updates.
+    pub fn images(&self, updates: f64) -> u64 {
+        // What no run reaches is cut to what a recipe can say.
+        (updates * self.batch * self.accumulate).round().clamp(0.0, 1e15) as u64
+    }
+
+    /// How [`Case::images`] came to be: "400 x 4 x 2".
+    pub fn product(&self, updates: f64) -> String {
+        let factors = [updates, self.batch, self.accumulate].map(|x| x.to_string());
+        let used = if self.accumulate == 1.0 { &factors[..2] } else { &factors[..] };
+        format!("{}: {}", self.from, used.join(" x "))
+    }
+
+    /// Asks every rule. Gives what came of each field, in the order of the input.
+    pub fn run(&mut self) -> Vec<Entry> {
+        let mut order: Vec<usize> = (0..self.fields.len()).collect();
+        order.sort_by_key(|&i| self.fields[i].rank);
+        let absent = self.rules.iter().flat_map(|rules| rules.iter());
+        for rule in absent.filter(|r| r.said && self.given(r.key).is_none()).collect::<Vec<_>>() {
+            self.from = format!("{}, its default", rule.key);
+            let field = Field::new(rule.key, rule.key, rule.default());
+            self.apply(rule, &field);
+        }
+        let mut entries: Vec<Option<Entry>> = vec![None; self.fields.len()];
+        for i in order {
+            let field = self.fields[i].clone();
+            self.from.clone_from(&field.shown);
+            entries[i] = Some(self.told(i, &field));
+        }
+        entries.into_iter().flatten().collect()
+    }
+
+    fn told(&mut self, i: usize, field: &Field) -> Entry {
+        let Some(rule) = self.rule(&field.key) else {
+            let keys = self.rules.iter().flat_map(|rules| rules.iter().map(|r| r.key));
+            let last = field.key.rsplit('.').next().unwrap_or_default();
+            let secret = ["key", "token", "secret", "password"].iter().any(|w| last.ends_with(w));
+            let value = if secret { "…".to_owned() } else { shown(&field.value) };
+            let verdict = Verdict::Unknown(nearest(&field.key, keys).map(str::to_owned));
+            return Entry { field: field.shown.clone(), value, verdict };
+        };
+        let value = if matches!(rule.does, Does::Secret(_)) { "…".to_owned() } else { shown(&field.value) };
+        let counts = self.places.get(&field.key).copied().unwrap_or(i);
+        let over = &self.fields[counts];
+        let verdict = match over.sources == field.sources && over.rank > field.rank && field.sources.is_none() {
+            true => Verdict::Overruled(over.shown.clone()),
+            false => self.apply(rule, field),
+        };
+        let usual = field.value.is_null() || (!rule.usual.is_empty() && same(&rule.default(), &field.value));
+        let usual = usual || (rule.takes == Takes::Flag && rule.usual.is_empty() && !field.flag());
+        let verdict = match verdict {
+            Verdict::NoPlace(_) | Verdict::NoNeed(_) if usual => Verdict::Default,
+            other => other,
+        };
+        Entry { field: field.shown.clone(), value, verdict }
+    }
+
+    fn apply(&mut self, rule: &Rule, field: &Field) -> Verdict {
+        match rule.does {
+            _ if field.value.is_null() => Verdict::Default,
+            Does::To(path) => {
+                self.set(path, field.value.clone());
+                Verdict::went(path)
+            }
+            Does::By(f) => f(self, field),
+            Does::No(why) | Does::Secret(why) => Verdict::no_place(why),
+            Does::Not(why) => Verdict::no_need(why),
+        }
+    }
+
+    /// The end: recipe and report.
+    pub fn done(self, entries: Vec<Entry>, heading: &str) -> (String, Report) {
+        let asked = self.draft.asked();
+        let recipe = self.draft.text(heading);
+        (recipe, Report { program: self.program, entries, warnings: self.warnings, asked })
+    }
+}
+
+/// The nearest of some names, if it is near.
+pub(crate) fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = all.map(|other| (distance(name, other), other)).min_by_key(|(d, _)| *d)?;
+    (near.0 <= name.len().min(9) / 3).then_some(near.1)
+}
+
+/// Letters to add, take away or change.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len().abs_diff(b.len()) > 3 {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let change = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_its_word() {
+        let all = ["learning_rate", "network_dim", "seed"];
+        assert_eq!(nearest("learning_rte", all.into_iter()), Some("learning_rate"));
+        assert_eq!(nearest("sed", all.into_iter()), Some("seed"));
+        assert_eq!(nearest("colour", all.into_iter()), None);
+    }
+}
