@@ -117,16 +117,6 @@ impl Field {
     pub fn flag(&self) -> bool {
         self.value.as_bool().unwrap_or_default()
     }
-
-    /// Its items as texts.
-    pub fn items(&self) -> Vec<String> {
-        match &self.value {
-            Value::Array(items) => {
-                items.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
 }
 
 /// A configuration on its way to a recipe.

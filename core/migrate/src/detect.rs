@@ -74,11 +74,12 @@ pub(crate) fn detect(text: &str) -> Result<Input, Error> {
     if model("type") && !model("path") {
         return Ok(Input::DiffusionPipe(config));
     }
-    if model("path") || OURS.iter().any(|k| config.get(*k).is_some_and(|v| v.is_object() || *k == "extends")) {
-        return Ok(Input::Sconce(config));
-    }
+    // Sections of sd-scripts mean nothing, and may have any name: fields tell.
     if kohya::is_config(&config) {
         return Ok(Input::Kohya(config));
+    }
+    if model("path") || OURS.iter().any(|k| config.get(*k).is_some_and(|v| v.is_object() || *k == "extends")) {
+        return Ok(Input::Sconce(config));
     }
     match config.keys().next() {
         Some(key) => unknown(&format!("none of its fields (`{key}` …) is one of a trainer")),

@@ -56,9 +56,24 @@ const SCRIPTS: &[(&str, Option<Family>, Learns)] = &[
 /// Arguments whose values are lists of `name=value`.
 const LISTS: &[&str] = &["network_args", "optimizer_args", "lr_scheduler_args"];
 
+/// Fields that only sd-scripts has.
+const OURS: &[&str] = &[
+    "pretrained_model_name_or_path",
+    "network_module",
+    "network_dim",
+    "train_data_dir",
+    "dataset_config",
+    "train_batch_size",
+    "max_train_steps",
+    "max_train_epochs",
+    "optimizer_type",
+    "learning_rate",
+    "output_name",
+];
+
 /// True if a TOML file has fields of sd-scripts, in sections or not.
 pub(crate) fn is_config(config: &Map<String, Value>) -> bool {
-    let ours = |key: &String| RULES.iter().any(|rules| rules.iter().any(|r| r.key == key));
+    let ours = |key: &String| OURS.contains(&key.as_str());
     config.iter().any(|(key, value)| ours(key) || value.as_object().is_some_and(|section| section.keys().any(ours)))
 }
 
@@ -116,7 +131,8 @@ fn migrate(
 ) -> Result<Migration, Error> {
     fields = fields.into_iter().flat_map(itemised).collect();
     let named = |key: &str| fields.iter().rev().find(|f| f.key == key).map(|f| f.value.clone());
-    if let Some(Value::String(name)) = named("dataset_config") {
+    let [dataset, prompts] = ["dataset_config", "sample_prompts"].map(named);
+    if let Some(Value::String(name)) = dataset {
         match read(Wanted::Dataset, &name) {
             Ok(text) => fields.extend(dataset::fields(value::toml(&text)?, &format!("{name}: "))?),
             Err(why) => {
@@ -124,7 +140,7 @@ fn migrate(
             }
         }
     }
-    if let Some(Value::String(name)) = named("sample_prompts") {
+    if let Some(Value::String(name)) = prompts {
         match read(Wanted::Prompts, &name) {
             Ok(text) => fields.extend(sample::fields(&text, &name)),
             Err(why) => {

@@ -280,7 +280,8 @@ pub(super) fn missing(case: &mut Case) {
     }
     for (key, default) in [("text", "<embedding>"), ("start", "*")] {
         let path = format!("train.token.0.{key}");
-        if !case.draft.has(&path) && !(key == "start" && case.draft.has("train.token.0.from")) {
+        let said = case.draft.has(&path) || (key == "start" && case.draft.has("train.token.0.from"));
+        if !said {
             case.set_as(&path, default, "OneTrainer's default");
         }
     }
