@@ -119,6 +119,9 @@ impl Field {
     }
 }
 
+/// Fields of a configuration; more are no honest one.
+const MOST: usize = 20_000;
+
 /// A configuration on its way to a recipe.
 pub(crate) struct Case {
     /// Whose it is.
@@ -143,8 +146,12 @@ pub(crate) struct Case {
     pub side_px: f64,
     /// What is trained.
     pub learns: Learns,
+    /// The pictures' own file could not be read, so that nothing of theirs is known, defaults included.
+    pub unread: bool,
     /// The field whose rule runs.
     from: String,
+    /// That field is one that the configuration does not say.
+    assumed: bool,
 }
 
 /// What a run trains.
@@ -162,6 +169,9 @@ pub(crate) enum Learns {
 impl Case {
     /// A configuration of a program with these rules. Values become what their rules take.
     pub fn new(program: Program, rules: &'static [&'static [Rule]], fields: Vec<Field>) -> Result<Self, Error> {
+        if fields.len() > MOST {
+            return Err(Error::TooMany { what: "fields", limit: MOST });
+        }
         let mut case = Self {
             program,
             rules,
@@ -175,6 +185,8 @@ impl Case {
             accumulate: 1.0,
             side_px: 512.0,
             learns: Learns::default(),
+            unread: false,
+            assumed: false,
             from: String::new(),
         };
         for i in 0..case.fields.len() {
@@ -253,14 +265,20 @@ impl Case {
     pub fn entry_of(&mut self, path: &str, key: &str, value: impl Into<Value>) -> Verdict {
         let mut table = self.draft.get(path).and_then(Value::as_object).cloned().unwrap_or_default();
         table.insert(key.to_owned(), value.into());
-        self.set(path, table);
+        let before = self.draft.comment(path).filter(|c| !c.split(", ").any(|name| name == self.from));
+        let from = before.map_or_else(|| self.from.clone(), |before| format!("{before}, {}", self.from));
+        self.draft.set(path, table.into(), from);
         Verdict::went(format!("{path}.{key}"))
     }
 
     /// Sets a field of the pictures' folders that the input's field is about.
     pub fn source(&mut self, field: &Field, key: &str, value: impl Into<Value>) -> Verdict {
         let value = value.into();
-        for i in field.sources.clone().unwrap_or(0..self.folders) {
+        let about = field.sources.clone().unwrap_or(0..self.folders);
+        if about.is_empty() || (self.assumed && self.unread) {
+            return Verdict::no_need("the folder is left out");
+        }
+        for i in about {
             self.set(&format!("data.source.{i}.{key}"), value.clone());
         }
         Verdict::went(format!("data.source.{key}"))
@@ -287,16 +305,26 @@ impl Case {
         format!("{}: {}", self.from, used.join(" x "))
     }
 
+    /// True if a field says something about all folders of pictures; one that is not about folders is.
+    fn everywhere(&self, key: &str) -> bool {
+        let said = || self.fields.iter().filter(|f| f.key == key && !f.value.is_null());
+        said().any(|f| f.sources.is_none())
+            || (self.given(key).is_some()
+                && (0..self.folders).all(|i| said().any(|f| f.sources.as_ref().is_some_and(|s| s.contains(&i)))))
+    }
+
     /// Asks every rule. Gives what came of each field, in the order of the input.
     pub fn run(&mut self) -> Vec<Entry> {
         let mut order: Vec<usize> = (0..self.fields.len()).collect();
         order.sort_by_key(|&i| self.fields[i].rank);
         let absent = self.rules.iter().flat_map(|rules| rules.iter());
-        for rule in absent.filter(|r| r.said && self.given(r.key).is_none()).collect::<Vec<_>>() {
+        self.assumed = true;
+        for rule in absent.filter(|r| r.said && !self.everywhere(r.key)).collect::<Vec<_>>() {
             self.from = format!("{}, its default", rule.key);
             let field = Field::new(rule.key, rule.key, rule.default());
             self.apply(rule, &field);
         }
+        self.assumed = false;
         let mut entries: Vec<Option<Entry>> = vec![None; self.fields.len()];
         for i in order {
             let field = self.fields[i].clone();

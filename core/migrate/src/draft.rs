@@ -17,6 +17,7 @@ const TABLES: &[&str] = &[
     "noise",
     "ema",
     "adapter",
+    "adapter.of",
     "optimizer",
     "lr",
     "data",
@@ -97,6 +98,11 @@ impl Draft {
         self.lines.iter().find(|l| l.path == path)?.value.as_ref()
     }
 
+    /// Why a field stands there.
+    pub fn comment(&self, path: &str) -> Option<&str> {
+        self.lines.iter().find(|l| l.path == path).map(|l| l.comment.as_str())
+    }
+
     /// True if a field is set.
     pub fn has(&self, path: &str) -> bool {
         self.get(path).is_some()
@@ -107,6 +113,11 @@ impl Draft {
         let open = self.lines.iter().filter(|l| l.value.is_none());
         let why = |l: &Line| l.comment.trim_start_matches("to be said: ").to_owned();
         open.map(|l| (l.path.clone(), why(l))).collect()
+    }
+
+    /// Takes everything away but one table and its own.
+    pub fn only(&mut self, table: &str) {
+        self.lines.retain(|l| l.path.strip_prefix(table).is_some_and(|rest| rest.starts_with('.')));
     }
 
     /// Takes a table's fields away.
@@ -126,16 +137,17 @@ impl Draft {
         let mut lines: Vec<(&Line, Place)> = self.lines.iter().map(|l| (l, Place::of(&l.path))).collect();
         lines.sort_by_key(|(_, place)| (place.table_rank(), place.index, place.key_rank()));
         let mut text = wrapped(heading, WIDTH - 2).iter().map(|line| format!("# {line}\n")).collect::<String>();
-        let mut at: Option<(String, Option<usize>)> = None;
-        for (line, place) in lines {
-            if at.as_ref() != Some(&(place.table.clone(), place.index)) {
-                text += &match place.index {
-                    None => format!("\n[{}]\n", place.table),
-                    Some(_) => format!("[[{}]]\n", place.table),
-                };
-                at = Some((place.table.clone(), place.index));
-            }
-            text += &written(&place.key, line);
+        for table in lines.chunk_by(|(_, a), (_, b)| (&a.table, a.index) == (&b.table, b.index)) {
+            let place = &table[0].1;
+            let head = match place.index {
+                None => format!("[{}]", place.table),
+                Some(_) => format!("[[{}]]", place.table),
+            };
+            // A table of which nothing is said yet would be one without its fields.
+            let open = table.iter().all(|(line, _)| line.value.is_none());
+            text +=
+                &format!("{}{}{head}\n", if place.index.is_none() { "\n" } else { "" }, if open { "# " } else { "" });
+            table.iter().for_each(|(line, place)| text += &written(&place.key, line));
         }
         text
     }
@@ -173,19 +185,27 @@ impl Place {
 /// A line with its comment, which goes on in lines below where it is long.
 fn written(key: &str, line: &Line) -> String {
     let said = match &line.value {
-        Some(value) => format!("{} = {}", Key::new(key), toml(value)),
+        Some(Value::Number(n)) if key.contains("images") => {
+            format!("{key} = {}", n.as_i64().map_or_else(|| toml(&n.clone().into()), grouped))
+        }
+        Some(value) => {
+            let short = format!("{} = {}", Key::new(key), toml(value));
+            match value {
+                Value::Array(items) if short.chars().count() > WIDTH => {
+                    let items: String = items.iter().map(|item| format!("    {},\n", toml(item))).collect();
+                    format!("{} = [\n{items}]", Key::new(key))
+                }
+                _ => short,
+            }
+        }
         None => format!("# {key} ="),
     };
-    if line.comment.is_empty() {
-        return said + "\n";
-    }
     let mut comments = wrapped(&line.comment, WIDTH - COLUMN - 2).into_iter();
-    let mut text = String::new();
-    if said.chars().count() < COLUMN {
-        text += &format!("{said:<COLUMN$}# {}\n", comments.next().unwrap_or_default());
-    } else {
-        text += &format!("{said}\n");
-    }
+    let mut text = match said.chars().count() {
+        _ if comments.len() == 0 => said + "\n",
+        count if count < COLUMN => format!("{said:<COLUMN$}# {}\n", comments.next().unwrap_or_default()),
+        _ => said + "\n",
+    };
     comments.for_each(|more| text += &format!("{:COLUMN$}# {more}\n", ""));
     text
 }
@@ -196,7 +216,7 @@ pub(crate) fn toml(value: &Value) -> String {
         Value::Null => "\"\"".to_owned(),
         Value::Bool(b) => b.to_string(),
         Value::Number(n) => match n.as_i64() {
-            Some(i) => grouped(i),
+            Some(i) => i.to_string(),
             None => float(n.as_f64().unwrap_or_default()),
         },
         Value::String(s) => toml_edit::Value::String(Formatted::new(s.clone())).to_string(),
@@ -209,7 +229,7 @@ pub(crate) fn toml(value: &Value) -> String {
     }
 }
 
-/// A whole number, from five digits on in groups of three.
+/// A count, from four digits on in groups of three.
 fn grouped(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     if digits.len() < 4 {
@@ -239,7 +259,7 @@ mod tests {
     #[test]
     fn numbers_are_written_as_people_write_them() {
         let all = json!([1e-4, 2.5e-6, 0.01, 5.0, 40, 8000, 1_000_000, true, "a\"b"]);
-        assert_eq!(toml(&all), r#"[1e-4, 2.5e-6, 0.01, 5.0, 40, 8_000, 1_000_000, true, 'a"b']"#);
+        assert_eq!(toml(&all), r#"[1e-4, 2.5e-6, 0.01, 5.0, 40, 8000, 1000000, true, 'a"b']"#);
     }
 
     #[test]
@@ -252,5 +272,10 @@ mod tests {
         let text = draft.text("A recipe.");
         assert!(text.starts_with("# A recipe.\n[[data.source]]\npath = \"a\""), "{text}");
         assert!(text.contains("\n[train]\n# images ="), "{text}");
+        draft.clear("train");
+        draft.ask("train.images", "how many");
+        assert!(draft.text("").contains("\n# [train]\n# images ="), "a table with no field is a comment");
+        draft.set("train.images", json!(8000), "");
+        assert!(draft.text("").contains("images = 8_000\n"));
     }
 }

@@ -17,6 +17,18 @@ pub(crate) enum Family {
     Flux,
 }
 
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sd1 => "Stable Diffusion 1",
+            Self::Sd2 => "Stable Diffusion 2",
+            Self::Sdxl => "Stable Diffusion XL",
+            Self::Sd3 => "Stable Diffusion 3",
+            Self::Flux => "FLUX.1",
+        })
+    }
+}
+
 impl Family {
     /// The component that denoises.
     pub fn denoiser(self) -> &'static str {

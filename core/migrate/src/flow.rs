@@ -25,7 +25,7 @@ pub(crate) fn levels(case: &mut Case, base: Value, shift: Shift, why: &str) {
     };
     let own = case.family.own_shift(side);
     let ratio = if wanted > 0.0 { wanted / own } else { 1.0 };
-    if (ratio - 1.0).abs() < 1e-6 {
+    if (ratio - 1.0).abs() < 1e-3 {
         return case.table("timesteps", &base, why);
     }
     let shift = (ratio * 1e4).round() / 1e4;

@@ -95,8 +95,15 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {} fields", self.program, self.entries.len())?;
         for Entry { field, value, verdict } in &self.entries {
-            writeln!(f, "  {field} = {value}")?;
-            paragraph(f, &verdict.to_string(), "      ", "      ")?;
+            let (said, verdict) = (plain(&format!("  {field} = {value}")), verdict.to_string());
+            let one = format!("{said:<48} {verdict}");
+            match one.chars().count() <= WIDTH {
+                true => writeln!(f, "{}", plain(&one))?,
+                false => {
+                    writeln!(f, "{said}")?;
+                    paragraph(f, &verdict, "      ", "      ")?;
+                }
+            }
         }
         if !self.warnings.is_empty() {
             writeln!(f, "warnings:")?;
@@ -118,16 +125,21 @@ fn paragraph(f: &mut fmt::Formatter<'_>, text: &str, first: &str, rest: &str) ->
     Ok(())
 }
 
+/// A text without what a terminal would obey.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 /// A text in lines of at most `width` characters, where its words allow it.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
+    for word in text.split_whitespace().map(plain).filter(|word| !word.is_empty()) {
         match lines.last_mut() {
             Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
                 line.push(' ');
-                line.push_str(word);
+                line.push_str(&word);
             }
-            _ => lines.push(word.to_owned()),
+            _ => lines.push(word),
         }
     }
     lines

@@ -66,7 +66,8 @@ pub(super) static RULES: &[Rule] = &[
         "directory[].enable_ar_bucket",
         Flag,
         By(|c, f| c.source(f, "aspect", if f.flag() { "buckets" } else { "square" })),
-    ),
+    )
+    .said("false"),
     Rule::new("directory[].resolutions", Any, Not("each of them is a [[data.source]] of its own")),
     Rule::new(
         "directory[].size_buckets",
@@ -142,8 +143,6 @@ pub(super) fn fields(config: Map<String, Value>, prefix: &str, fields: &mut Vec<
             ..Field::new(format!("{prefix}{shown}"), format!("directory[].{key}"), value.clone())
         });
     };
-    let bucketed =
-        config.get("enable_ar_bucket").is_some() || directories.iter().any(|d| d.get("enable_ar_bucket").is_some());
     for (name, value) in &config {
         match (name.as_str(), value) {
             ("directory", Value::Array(directories)) => {
@@ -172,9 +171,6 @@ pub(super) fn fields(config: Map<String, Value>, prefix: &str, fields: &mut Vec<
             (shared, _) if SHARED.contains(&shared) => put(name.clone(), name, value, 0..all, 1),
             (other, _) => fields_push(&mut put, other, value),
         }
-    }
-    if !bucketed {
-        put("enable_ar_bucket (not said)".into(), "enable_ar_bucket", &json!(false), 0..all, 0);
     }
     Ok(all)
 }

@@ -69,6 +69,7 @@ fn finish(fields: Vec<Field>, folders: usize, warnings: Vec<String>, whole: bool
     };
     case.learns = if case.given("adapter.type").is_some() { Learns::Adapter } else { Learns::Whole };
     case.folders = folders;
+    case.unread = case.given("directory[].path").is_none();
     let batch = case.value("micro_batch_size_per_gpu");
     case.batch = batch.as_f64().or_else(|| batch.get(0)?.get(1)?.as_f64()).unwrap_or(1.0);
     case.accumulate = case.number("gradient_accumulation_steps").unwrap_or(1.0);
@@ -76,11 +77,14 @@ fn finish(fields: Vec<Field>, folders: usize, warnings: Vec<String>, whole: bool
     let entries = case.run();
     if whole {
         model::trained(&mut case);
-        case.draft.ask(
-            "train.images",
-            "max_steps is not set, and epochs are times the pictures, each as often as its folder's `repeats`",
-        );
+    } else {
+        case.draft.only("data");
+        case.draft.ask("optimizer.lr", "the learning rate");
     }
+    case.draft.ask(
+        "train.images",
+        "pictures in the whole run: passes times the pictures, each as often as its folder's `repeats`",
+    );
     case.draft.ask("model.path", "a diffusers folder, a single file, or hf://owner/name");
     for i in 0..folders.max(1) {
         case.draft.ask(&format!("data.source.{i}.path"), "a folder of pictures, each with a .txt of its name");

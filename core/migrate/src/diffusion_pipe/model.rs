@@ -344,13 +344,9 @@ fn adapter(case: &mut Case, field: &Field) -> Verdict {
     let rank = case.number("adapter.rank").unwrap_or(16.0).max(1.0) as u64;
     let mut targets = case.family.transformers();
     if case.family == Family::Sdxl {
-        targets = ["down_blocks", "mid_block", "up_blocks"].map(|b| format!("unet.{b}.*")).to_vec();
-        for encoder in case.family.encoders() {
-            targets.extend(case.family.encoder_layers(encoder));
-        }
-        // Linear layers alone: patterns cannot tell them from convolutions.
-        targets.retain(|t| !t.starts_with("unet."));
-        targets.extend(["unet.*.attentions.*", "unet.*.time_emb_proj"].map(str::to_owned));
+        // All linear layers, which in a UNet are those of its transformers and of its times; and the text encoders'.
+        targets.push("unet.*.time_emb_proj".to_owned());
+        case.family.encoders().into_iter().for_each(|e| targets.extend(case.family.encoder_layers(e)));
     }
     let table = match case.text("adapter.type").as_str() {
         "lora" => json!({ "type": "lora", "rank": rank, "alpha": rank as f64, "targets": targets }),

@@ -15,7 +15,8 @@ const MOST: usize = 1000;
 pub(super) fn fields(config: Map<String, Value>, prefix: &str) -> Result<Vec<Field>, Error> {
     let datasets = || config.get("datasets").and_then(Value::as_array).into_iter().flatten();
     let subsets = |dataset: &Value| dataset.get("subsets").and_then(Value::as_array).map_or(0, Vec::len);
-    let all: usize = datasets().map(subsets).sum();
+    // Settings without a folder are those of one that is still to be said.
+    let all = datasets().map(subsets).sum::<usize>().max(1);
     if all > MOST {
         return Err(Error::TooMany { what: "folders of pictures", limit: MOST });
     }

@@ -22,7 +22,7 @@ pub(crate) use command::is_command;
 use crate::case::{Case, Field, Learns, Rule};
 use crate::family::Family;
 use crate::value;
-use crate::{Error, Migration, Program, Read, Wanted};
+use crate::{Entry, Error, Migration, Program, Read, Wanted};
 
 /// All fields, by what they are about.
 static RULES: &[&[Rule]] = &[
@@ -101,11 +101,17 @@ pub(crate) fn command(text: &str, read: &mut Read) -> Result<Migration, Error> {
 
 /// A `--dataset_config` without the rest.
 pub(crate) fn dataset_alone(config: Map<String, Value>) -> Result<Migration, Error> {
-    finish(dataset::fields(config, "")?, None, vec![
-        "this is the dataset of sd-scripts alone: migrate the command or the configuration that names it, and the rest of the \
-         recipe comes with it"
+    let mut case = case(dataset::fields(config, "")?, None)?;
+    case.warnings.push(
+        "this is the dataset of sd-scripts alone: migrate the command or the configuration that names it, and the rest of the recipe comes \
+         with it"
             .into(),
-    ])
+    );
+    let entries = case.run();
+    case.draft.only("data");
+    case.draft.ask("train.images", "pictures in the whole run");
+    case.draft.ask("optimizer.lr", "the learning rate");
+    finish(case, entries)
 }
 
 /// The fields of a file, of which sections are dropped; those of `rank` 0 are overruled by the command line's.
@@ -131,12 +137,14 @@ fn migrate(
 ) -> Result<Migration, Error> {
     fields = fields.into_iter().flat_map(itemised).collect();
     let named = |key: &str| fields.iter().rev().find(|f| f.key == key).map(|f| f.value.clone());
+    let mut unread = false;
     let [dataset, prompts] = ["dataset_config", "sample_prompts"].map(named);
     if let Some(Value::String(name)) = dataset {
         match read(Wanted::Dataset, &name) {
             Ok(text) => fields.extend(dataset::fields(value::toml(&text)?, &format!("{name}: "))?),
             Err(why) => {
-                warnings.push(format!("cannot read the dataset `{name}`, so that the recipe asks for it: {why}"))
+                unread = true;
+                warnings.push(format!("cannot read the dataset `{name}`, so that the recipe asks for it: {why}"));
             }
         }
     }
@@ -148,7 +156,11 @@ fn migrate(
             }
         }
     }
-    finish(fields, script, warnings)
+    let mut case = case(fields, script)?;
+    case.unread = unread;
+    case.warnings.splice(..0, warnings);
+    let entries = case.run();
+    finish(case, entries)
 }
 
 /// A field of a list of arguments as one field for each of them.
@@ -167,22 +179,26 @@ fn itemised(field: Field) -> Vec<Field> {
     }
 }
 
-fn finish(fields: Vec<Field>, script: Option<&str>, warnings: Vec<String>) -> Result<Migration, Error> {
+/// The configuration, with what its rules need to know of all of it.
+fn case(fields: Vec<Field>, script: Option<&str>) -> Result<Case, Error> {
     let folders = fields.iter().filter_map(|f| f.sources.as_ref().map(|s| s.end)).max();
     let mut case = Case::new(Program::SdScripts, RULES, fields)?;
-    case.warnings = warnings;
     let known = SCRIPTS.iter().find(|(name, ..)| Some(*name) == script);
     let (family, learns) = known.map_or((None, model::learns(&case)), |(_, family, learns)| (*family, *learns));
     case.learns = learns;
     case.family = match family {
         Some(family) => family,
-        None => model::family(&mut case, script.is_some()),
+        None => model::family(&mut case, known.is_some()),
     };
     case.folders = folders.unwrap_or(1);
     case.batch = case.given("batch_size").and_then(Field::number).or(case.number("train_batch_size")).unwrap_or(1.0);
     case.accumulate = case.number("gradient_accumulation_steps").unwrap_or(1.0);
     case.side_px = data::side(&case.value("resolution")).map_or(512.0, |(side, _)| side);
-    let entries = case.run();
+    Ok(case)
+}
+
+/// Recipe and report, with what the recipe still needs.
+fn finish(mut case: Case, entries: Vec<Entry>) -> Result<Migration, Error> {
     model::missing(&mut case);
     data::missing(&mut case);
     run::missing(&mut case);

@@ -135,6 +135,12 @@ fn objective(case: &mut Case, field: &Field) -> Verdict {
         return Verdict::no_need("sd-scripts ignores it for rectified flows");
     }
     case.set("objective.type", "v");
+    if !case.flag("zero_terminal_snr") && case.family == Family::Sdxl {
+        case.warn(
+            "v_parameterization without zero_terminal_snr: sd-scripts trains on the plain schedule, whatever the checkpoint was trained \
+             on; the recipe leaves the schedule to the checkpoint, which may be a zero-terminal one",
+        );
+    }
     if case.family != Family::Sd2 {
         case.draft.ask("model.convert", "{ over_images = 0 } if the checkpoint predicts epsilon on its old schedule and is to be \
             trained to v as sd-scripts does it, at once; no line if it predicts v already. `sconce check` tells which it is");
@@ -212,19 +218,19 @@ pub(super) fn family(case: &mut Case, script: bool) -> Family {
             (Family::Flux, "")
         }
         () if module.ends_with("_sd3") || any(&["clip_g", "training_shift"]) => (Family::Sd3, ""),
-        () if path.contains("flux") => (Family::Flux, "the model's name"),
-        () if path.contains("sd3") || path.contains("stable-diffusion-3") => (Family::Sd3, "the model's name"),
+        () if path.contains("flux") => (Family::Flux, "its model's name says so"),
+        () if path.contains("sd3") || path.contains("stable-diffusion-3") => (Family::Sd3, "its model's name says so"),
         () if case.flag("sdxl") || any(&["learning_rate_te1", "learning_rate_te2"]) => (Family::Sdxl, ""),
-        () if path.contains("xl") => (Family::Sdxl, "the model's name"),
+        () if path.contains("xl") => (Family::Sdxl, "its model's name says so"),
         () if case.flag("v2") => (Family::Sd2, ""),
         () if large || case.flag("cache_text_encoder_outputs") => {
-            (Family::Sdxl, "pictures of its size, or its options")
+            (Family::Sdxl, "its pictures are large, or it keeps encodings of captions")
         }
-        () => (Family::Sd1, "that nothing speaks for another"),
+        () => (Family::Sd1, "nothing speaks for another"),
     };
     if !because.is_empty() && case.given("pretrained_model_name_or_path").is_some() {
         case.warn(format!(
-            "which script a TOML file is for it does not say: this one is taken for {family:?}'s, because of {because}. Components and \
+            "which script a TOML file is for it does not say: this one is taken for one of {family}, since {because}. Components and \
              layers in the recipe are named after it"
         ));
     }

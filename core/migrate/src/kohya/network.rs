@@ -252,9 +252,6 @@ fn adapter(case: &mut Case) {
         }
         _ => {}
     }
-    if lycoris(case) && case.flag("network_args.dora_wd") && ["lora", "loha", "lokr"].contains(&kind) {
-        table = json!({ "type": "dora", "of": table });
-    }
     match kind {
         "ia3" => case.set_as("output.adapter_layouts", json!(["peft"]), "kohya's layout has no name for IA3"),
         "oft" | "boft" | "full-difference" => {
@@ -262,7 +259,13 @@ fn adapter(case: &mut Case) {
         }
         _ => {}
     }
-    case.table("adapter", &table, "network_module");
+    match lycoris(case) && case.flag("network_args.dora_wd") && ["lora", "loha", "lokr"].contains(&kind) {
+        true => {
+            case.table("adapter", &json!({ "type": "dora" }), "network_args: dora_wd");
+            case.table("adapter.of", &table, "network_module");
+        }
+        false => case.table("adapter", &table, "network_module"),
+    }
 }
 
 /// The layers that get an adapter: sd-scripts' own, or those of LyCORIS's preset.

@@ -96,7 +96,9 @@ fn noise(case: &mut Case, field: &Field) -> Verdict {
         around(json!({ "type": "input-perturbation", "gamma": gamma }));
     }
     if let Some(noise) = noise {
-        case.table("noise", &noise, &field.shown);
+        let from = ["noise_offset", "multires_noise_iterations", "ip_noise_gamma"];
+        let from: Vec<&str> = from.into_iter().filter(|k| active(case, k)).collect();
+        case.table("noise", &noise, &from.join(", "));
     }
     match field.key.as_str() {
         "multires_noise_iterations" => Verdict::near(

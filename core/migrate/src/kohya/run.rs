@@ -130,7 +130,7 @@ fn steps(case: &mut Case, field: &Field) -> Verdict {
     let updates = field.number().unwrap_or_default();
     let (images, why) = (case.images(updates), case.product(updates));
     case.set_as("train.images", images, &why);
-    if case.given("max_train_steps").is_none() {
+    if case.given("max_train_steps").is_none() && case.given("pretrained_model_name_or_path").is_some() {
         case.warn("neither max_train_steps nor max_train_epochs is said: sd-scripts then makes 1600 updates");
     }
     Verdict::went("train.images")

@@ -86,6 +86,7 @@ fn with(case: &mut Case, field: &Field, types: &[&str], to: &str) -> Verdict {
 
 fn layers(case: &mut Case, field: &Field) -> Verdict {
     match case.learns {
+        _ if field.text().is_empty() => Verdict::Default,
         Learns::Adapter => {
             adapter(case);
             Verdict::went("adapter.targets")
@@ -122,13 +123,16 @@ fn adapter(case: &mut Case) {
         "LOKR" => "lokr_weight_decompose",
         _ => "",
     };
-    if case.flag(dora) {
-        table = json!({ "type": "dora", "of": table });
-    }
     if case.text("peft_type") == "OFT_2" {
         case.set_as("output.adapter_layouts", json!(["kohya"]), "PEFT's layout has no name for it");
     }
-    case.table("adapter", &table, "peft_type");
+    match case.flag(dora) {
+        true => {
+            case.table("adapter", &json!({ "type": "dora" }), dora);
+            case.table("adapter.of", &table, "peft_type");
+        }
+        false => case.table("adapter", &table, "peft_type"),
+    }
 }
 
 /// Layers as patterns: OneTrainer's filter are parts of names.

@@ -33,12 +33,7 @@ pub(super) static RULES: &[Rule] = &[
         By(|c, f| match f.text() {
             "STANDARD" => Verdict::Default,
             "VALIDATION" => {
-                c.draft.ask(
-                    "validation.share",
-                    "the share of the pictures that is held out; put the validation concept's pictures with the others",
-                );
-                c.draft.ask("validation.every_images", "pictures between two validations");
-                Verdict::no_place("pictures are held out by share, the same in every run: the concept is left out")
+                Verdict::no_place("pictures are held out by share, the same in every run: put them with the others")
             }
             _ => Verdict::no_place("there is no prior prediction: the concept is left out"),
         }),

@@ -111,7 +111,8 @@ fn part(case: &mut Case, field: &Field) -> Verdict {
     let denoiser = part == case.family.denoiser();
     if part == "vae" {
         return match name {
-            "model_name" if !field.text().is_empty() => case.entry_of("model.files", "vae", place(field.text())),
+            "model_name" if field.text().is_empty() => Verdict::Default,
+            "model_name" => case.entry_of("model.files", "vae", place(field.text())),
             "weight_dtype" => Verdict::no_need("an autoencoder that overflows in f16 is run in a wider type by itself"),
             _ => Verdict::no_need("the autoencoder only encodes"),
         };

@@ -127,6 +127,7 @@ pub(super) static RULES: &[Rule] = &[
                     "validation.share",
                     "the share of the pictures that is held out; put the validation concept's pictures with the others",
                 );
+                c.draft.ask("validation.every_images", "pictures between two validations");
                 Verdict::near("validation", "pictures are held out by share, and not by a folder")
             }
             false => Verdict::Default,
