@@ -60,6 +60,22 @@ const KEYS: &[&str] = &[
     "cfg",
 ];
 
+/// Keys whose values are whole numbers, which other programs also write as 4.0.
+const WHOLE: &[&str] = &[
+    "batch",
+    "accumulate",
+    "seed",
+    "steps",
+    "width_px",
+    "height_px",
+    "swap_blocks",
+    "max_sequence_length",
+    "vectors",
+    "every_images",
+    "save_every_images",
+    "keep",
+];
+
 /// Where comments begin, and where lines end.
 const COLUMN: usize = 36;
 const WIDTH: usize = 120;
@@ -83,6 +99,9 @@ pub(crate) struct Draft {
 impl Draft {
     /// Sets a field, in place of what it was.
     pub fn set(&mut self, path: &str, value: Value, comment: impl Into<String>) {
+        let key = path.rsplit('.').next().unwrap_or(path);
+        let whole = value.as_f64().filter(|x| WHOLE.contains(&key) && x.fract() == 0.0 && x.abs() < 1e15);
+        let value = whole.map_or(value, |x| Value::from(x as i64));
         self.put(Line { path: path.to_owned(), value: Some(value), comment: comment.into() });
     }
 
@@ -265,13 +284,14 @@ mod tests {
     #[test]
     fn tables_have_their_order_and_questions_their_place() {
         let mut draft = Draft::default();
-        draft.set("train.seed", json!(1), "");
+        draft.set("train.seed", json!(1.0), "");
         draft.set("data.source.1.path", json!("b"), "");
         draft.set("data.source.0.path", json!("a"), "why");
         draft.ask("train.images", "how many");
         let text = draft.text("A recipe.");
         assert!(text.starts_with("# A recipe.\n[[data.source]]\npath = \"a\""), "{text}");
         assert!(text.contains("\n[train]\n# images ="), "{text}");
+        assert!(text.ends_with("seed = 1\n"), "{text}");
         draft.clear("train");
         draft.ask("train.images", "how many");
         assert!(draft.text("").contains("\n# [train]\n# images ="), "a table with no field is a comment");

@@ -17,6 +17,7 @@ mod onetrainer;
 mod optim;
 mod place;
 mod report;
+mod rule;
 mod value;
 
 use std::fmt;

@@ -4,12 +4,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::Error;
-use crate::case::Takes::{Any, Flag, Number, Text};
-use crate::case::{
-    Does::{By, No, Not},
-    Field, Rule,
-};
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not};
+use crate::rule::Takes::{Any, Flag, Number, Text};
+use crate::rule::{Field, Rule};
 
 const BUCKETS: &str = "buckets have the area of resolution_px, in steps that the model takes";
 const WORDS: &str = "captions are read as they are: each is encoded once, and kept";

@@ -4,16 +4,18 @@
 mod dataset;
 mod model;
 mod run;
+mod training;
 
 use serde_json::{Map, Value};
 
-use crate::case::{Case, Field, Learns, Rule};
+use crate::case::{Case, Learns};
 use crate::family::Family;
 use crate::place::relative;
+use crate::rule::{Field, Rule};
 use crate::{Error, Migration, Program, Read, Wanted, value};
 
 /// All fields, by what they are about.
-static RULES: &[&[Rule]] = &[run::RULES, model::RULES, dataset::RULES];
+static RULES: &[&[Rule]] = &[run::RULES, model::RULES, training::RULES, dataset::RULES];
 
 /// The model types that sconce has.
 const TYPES: &[(&str, Family)] = &[("sdxl", Family::Sdxl), ("flux", Family::Flux), ("sd3", Family::Sd3)];
@@ -68,6 +70,9 @@ fn finish(fields: Vec<Field>, folders: usize, warnings: Vec<String>, whole: bool
         }
     };
     case.learns = if case.given("adapter.type").is_some() { Learns::Adapter } else { Learns::Whole };
+    case.schnell = ["model.diffusers_path", "model.transformer_path"]
+        .iter()
+        .any(|k| case.text(k).to_ascii_lowercase().contains("schnell"));
     case.folders = folders;
     case.unread = case.given("directory[].path").is_none();
     let batch = case.value("micro_batch_size_per_gpu");
@@ -76,7 +81,7 @@ fn finish(fields: Vec<Field>, folders: usize, warnings: Vec<String>, whole: bool
     case.side_px = case.all("directory[].resolution").iter().find_map(|f| dataset::side(&f.value)).unwrap_or(1024.0);
     let entries = case.run();
     if whole {
-        model::trained(&mut case);
+        training::trained(&mut case);
     } else {
         case.draft.only("data");
         case.draft.ask("optimizer.lr", "the learning rate");

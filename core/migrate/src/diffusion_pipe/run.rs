@@ -2,13 +2,11 @@
 
 use serde_json::Value;
 
-use crate::case::Takes::{Any, Flag, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No, Not, Secret, To},
-    Field, Rule,
-};
+use crate::case::Case;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not, Secret, To};
+use crate::rule::Takes::{Any, Flag, Number, Text};
+use crate::rule::{Field, Rule};
 
 const DEVICES: &str = "a run is on one device: sconce train --device cuda:0";
 const LOG: &str = "every run has log.jsonl and a TensorBoard log in its folder, by pictures seen";

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{SCRIPTS, takes_list, takes_nothing};
 use crate::Error;
-use crate::case::Field;
+use crate::rule::Field;
 
 /// Arguments of a script.
 pub(super) struct Command {

@@ -2,13 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::case::Takes::{Any, Flag, List, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No, Not},
-    Field, Rule,
-};
+use crate::case::Case;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not};
+use crate::rule::Takes::{Any, Flag, List, Number, Text};
+use crate::rule::{Field, Rule};
 
 const SHUFFLE: &str = "captions are read as they are: each is encoded once, and kept. Write the tags in several orders with a script of \
                        your own, as copies of the picture, if their order is to mean nothing";

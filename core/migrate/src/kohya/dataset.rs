@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::case::Field;
+use crate::rule::Field;
 
 /// Folders of pictures; more are no honest dataset.
 const MOST: usize = 1000;

@@ -2,7 +2,9 @@
 //! dataset in a TOML file of its own. What a script is for (which family, adapter or whole) is in its name alone, so for a
 //! TOML file it is told from the fields that only some scripts have.
 
+mod adapter;
 mod command;
+mod components;
 mod data;
 mod dataset;
 mod model;
@@ -19,8 +21,9 @@ use serde_json::{Map, Value};
 
 pub(crate) use command::is_command;
 
-use crate::case::{Case, Field, Learns, Rule};
+use crate::case::{Case, Learns};
 use crate::family::Family;
+use crate::rule::{Field, Rule};
 use crate::value;
 use crate::{Entry, Error, Migration, Program, Read, Wanted};
 
@@ -190,6 +193,7 @@ fn case(fields: Vec<Field>, script: Option<&str>) -> Result<Case, Error> {
         Some(family) => family,
         None => model::family(&mut case, known.is_some()),
     };
+    case.schnell = case.text("pretrained_model_name_or_path").contains("schnell");
     case.folders = folders.unwrap_or(1);
     case.batch = case.given("batch_size").and_then(Field::number).or(case.number("train_batch_size")).unwrap_or(1.0);
     case.accumulate = case.number("gradient_accumulation_steps").unwrap_or(1.0);

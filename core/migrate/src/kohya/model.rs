@@ -2,15 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::case::Takes::{Flag, List, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No, Not},
-    Field, Learns, Rule,
-};
+use crate::case::{Case, Learns};
 use crate::family::Family;
 use crate::place::{place, relative};
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not};
+use crate::rule::Takes::{Flag, List, Number, Text};
+use crate::rule::{Field, Rule};
 
 const FAMILY: &str = "sconce reads the family from the checkpoint";
 

@@ -1,16 +1,15 @@
 //! What is trained: adapters and their layers, components and their rates, and learned words.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::case::Takes::{Any, Flag, List, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No, Not},
-    Field, Learns, Rule,
-};
-use crate::family::Family;
+use super::adapter::{adapter, algorithm, convolutions};
+use super::components::components;
+use crate::case::{Case, Learns};
 use crate::place::place;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not};
+use crate::rule::Takes::{Any, Flag, List, Number, Text};
+use crate::rule::{Field, Rule};
 
 const DROPOUT: &str = "adapters have no dropout: fewer images, or a lower rank, keep one from learning by heart";
 const RATES: &str = "rates of blocks are groups: [[train.group]] targets = [\"unet.down_blocks.0.*\"], lr_factor = 0.5";
@@ -190,184 +189,12 @@ fn kinds(case: &mut Case, field: &Field, kinds: &[&str], to: &str) -> Verdict {
     }
 }
 
-fn lycoris(case: &Case) -> bool {
-    case.text("network_module").starts_with("lycoris")
-}
-
-/// The kind of adapter, where there is such.
-fn algorithm(case: &Case) -> Option<&'static str> {
-    let module = case.text("network_module");
-    if !lycoris(case) {
-        return Some(if module.contains("oft") { "oft" } else { "lora" });
-    }
-    Some(match case.text("network_args.algo").to_ascii_lowercase().as_str() {
-        "lora" | "locon" => "lora",
-        "loha" => "loha",
-        "lokr" => "lokr",
-        "ia3" => "ia3",
-        "full" => "full-difference",
-        "diag-oft" | "oft" => "oft",
-        "boft" => "boft",
-        _ => return None,
-    })
-}
-
-fn adapter(case: &mut Case) {
-    let kind = algorithm(case).unwrap_or("lora");
-    let rank = case.number("network_dim").unwrap_or(4.0);
-    let alpha = case.number("network_alpha").unwrap_or(1.0);
-    let mut table = json!({ "type": kind, "targets": targets(case) });
-    let fields = table.as_object_mut().expect("an object was written");
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    match kind {
-        "lora" | "loha" | "lokr" => {
-            let full = kind == "lokr" && case.flag("network_args.full_matrix");
-            put("rank", json!(if full { 100_000 } else { rank as u64 }));
-            put("alpha", json!(alpha));
-            if case.flag("network_args.rs_lora") {
-                put("scaling", json!("root-rank"));
-            }
-            if let Some(factor) = case.number("network_args.factor").filter(|f| *f > 0.0 && kind == "lokr") {
-                put("factor", json!(factor as u64));
-            }
-            let ratio =
-                ["", "_unet"].iter().find_map(|part| case.number(&format!("network_args.loraplus{part}_lr_ratio")));
-            if let Some(ratio) = ratio.filter(|_| kind == "lora") {
-                put("lora_plus_ratio", json!(ratio));
-            }
-            if let Some(layers) = convolutions(case) {
-                put("layers", layers);
-            }
-        }
-        "oft" | "boft" => {
-            if lycoris(case) {
-                put("block", json!(rank as u64));
-                put("constraint", json!(case.number("network_args.constraint").unwrap_or(0.0)));
-                put("rescale", json!(case.flag("network_args.rescaled")));
-            } else {
-                put("constraint", json!(alpha));
-                case.warn("networks.oft's network_dim is how many blocks a layer has; adapter.block is how large each of them is: \
-                           divide a layer's outputs by network_dim");
-            }
-        }
-        _ => {}
-    }
-    match kind {
-        "ia3" => case.set_as("output.adapter_layouts", json!(["peft"]), "kohya's layout has no name for IA3"),
-        "oft" | "boft" | "full-difference" => {
-            case.set_as("output.adapter_layouts", json!(["kohya"]), "PEFT's layout has no name for it")
-        }
-        _ => {}
-    }
-    match lycoris(case) && case.flag("network_args.dora_wd") && ["lora", "loha", "lokr"].contains(&kind) {
-        true => {
-            case.table("adapter", &json!({ "type": "dora" }), "network_args: dora_wd");
-            case.table("adapter.of", &table, "network_module");
-        }
-        false => case.table("adapter", &table, "network_module"),
-    }
-}
-
-/// The layers that get an adapter: sd-scripts' own, or those of LyCORIS's preset.
-fn targets(case: &Case) -> Vec<String> {
-    let preset = if lycoris(case) { case.text("network_args.preset") } else { "transformers".to_owned() };
-    let family = case.family;
-    let mut targets = match (preset.as_str(), case.text("network_args.train_blocks").as_str()) {
-        _ if case.flag("network_train_text_encoder_only") => Vec::new(),
-        (_, "single") if family == Family::Flux => vec!["transformer.single_transformer_blocks.*".to_owned()],
-        (_, "double") if family == Family::Flux => vec!["transformer.transformer_blocks.*".to_owned()],
-        ("attn-only", _) => vec![format!("{}.*.attn*", family.denoiser())],
-        ("full", _) if !family.flows() => {
-            let own = ["unet.conv_in", "unet.conv_out", "unet.time_embedding.*"].map(str::to_owned);
-            [family.transformers(), family.convolutions(), own.to_vec()].concat()
-        }
-        ("unet-convblock-only", _) => family.convolutions(),
-        ("transformers", _) if convolutions(case).is_some() => [family.transformers(), family.convolutions()].concat(),
-        _ => family.transformers(),
-    };
-    for (encoder, _) in encoders(case) {
-        targets.extend(family.encoder_layers(encoder));
-    }
-    targets
-}
-
-/// Ranks of 3 x 3 convolutions, where they have their own.
-fn convolutions(case: &Case) -> Option<Value> {
-    let given = case.number("network_args.conv_dim").filter(|dim| *dim > 0.0 && !case.family.flows())?;
-    let own = if lycoris(case) { case.number("network_alpha") } else { Some(1.0) };
-    let alpha = case.number("network_args.conv_alpha").or(own).unwrap_or(1.0);
-    let mut targets = vec!["unet.*.conv1", "unet.*.conv2", "unet.*samplers.*.conv"];
-    if lycoris(case) {
-        targets.extend(["unet.conv_in", "unet.conv_out"]);
-    }
-    Some(json!([{ "targets": targets, "rank": given as u64, "alpha": alpha }]))
-}
-
 fn conv(case: &mut Case, field: &Field) -> Verdict {
     match convolutions(case) {
         Some(_) => kinds(case, field, &["lora", "loha", "lokr"], "adapter.layers"),
         None if case.family.flows() => Verdict::no_need("rectified flows have no convolutions that are adapted"),
         None => Verdict::no_need("without conv_dim it is not read"),
     }
-}
-
-/// The text encoders that train, each with its rate.
-fn encoders(case: &Case) -> Vec<(&'static str, f64)> {
-    let base = case.number("learning_rate").unwrap_or(2e-6);
-    let (clips, t5) = match case.learns {
-        Learns::Word => (false, false),
-        Learns::Adapter => {
-            let train = !case.flag("network_train_unet_only");
-            (train, train && case.flag("network_args.train_t5xxl"))
-        }
-        Learns::Whole => {
-            let kept = case.number("stop_text_encoder_training").is_none_or(|n| n >= 0.0);
-            let rate = case.given("learning_rate_te").is_some();
-            let train = case.flag("train_text_encoder") || rate || case.given("stop_text_encoder_training").is_some();
-            (train && kept && case.family != Family::Flux, case.flag("train_t5xxl"))
-        }
-    };
-    let rates = case.value("text_encoder_lr");
-    let rate = |i: usize| match (&rates, case.learns) {
-        // Strings, where they come from a command line.
-        (Value::Array(rates), Learns::Adapter) => {
-            let rate = rates.get(i).or(rates.last()).map(|v| v.as_f64().or_else(|| v.as_str()?.parse().ok()));
-            rate.flatten().unwrap_or(base)
-        }
-        (_, Learns::Whole) => {
-            case.number(&format!("learning_rate_te{}", i + 1)).or(case.number("learning_rate_te")).unwrap_or(base)
-        }
-        _ => base,
-    };
-    let clips = case.family.clips().iter().copied().filter(|_| clips);
-    let all = clips.chain(case.family.t5().filter(|_| t5)).enumerate();
-    all.map(|(i, name)| (name, rate(i))).filter(|(_, rate)| *rate > 0.0).collect()
-}
-
-/// The rate of the recipe, and the components with their factors on it.
-pub(super) fn components(case: &mut Case) {
-    let given = if case.learns == Learns::Adapter { case.number("unet_lr") } else { None };
-    let rate = given.or(case.number("learning_rate")).unwrap_or(2e-6);
-    let only_text = case.flag("network_train_text_encoder_only");
-    let encoders = encoders(case);
-    let base = match (only_text, encoders.first()) {
-        (true, Some((_, rate))) => *rate,
-        _ => rate,
-    };
-    case.set_as("optimizer.lr", base, if given.is_some() { "unet_lr" } else { "learning_rate" });
-    if case.learns == Learns::Word {
-        return;
-    }
-    let mut table = serde_json::Map::new();
-    if !only_text {
-        table.insert(case.family.denoiser().into(), json!(1.0));
-    }
-    for (name, rate) in encoders {
-        // Factors as people write them: 0.5, and not 0.49999999999999994.
-        let factor = if base > 0.0 { (rate / base * 1e6).round() / 1e6 } else { 1.0 };
-        table.insert(name.into(), json!(factor));
-    }
-    case.set_as("train.components", table, "rates of components over optimizer.lr");
 }
 
 /// A learned word.

@@ -2,14 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::case::Takes::{Flag, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No},
-    Field, Rule,
-};
+use crate::case::Case;
 use crate::family::Family;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No};
+use crate::rule::Takes::{Flag, Number, Text};
+use crate::rule::{Field, Rule};
 
 pub(super) static RULES: &[Rule] = &[
     Rule::new("noise_offset", Number, By(noise)),

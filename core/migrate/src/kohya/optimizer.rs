@@ -1,13 +1,11 @@
 //! The optimizer, its arguments and the course of the rate.
 
-use crate::case::Takes::{Any, Flag, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No},
-    Field, Rule,
-};
+use crate::case::Case;
 use crate::optim;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No};
+use crate::rule::Takes::{Any, Flag, Number, Text};
+use crate::rule::{Field, Rule};
 
 pub(super) static RULES: &[Rule] = &[
     Rule::new(
@@ -29,7 +27,7 @@ pub(super) static RULES: &[Rule] = &[
         "learning_rate",
         Number,
         By(|c, _| {
-            super::network::components(c);
+            super::components::components(c);
             scale(c);
             Verdict::went("optimizer.lr")
         }),

@@ -2,12 +2,11 @@
 
 use serde_json::json;
 
-use crate::case::Takes::{Any, Flag, Text};
-use crate::case::{
-    Does::{By, No, Not, Secret, To},
-    Learns, Rule,
-};
+use crate::case::Learns;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not, Secret, To};
+use crate::rule::Rule;
+use crate::rule::Takes::{Any, Flag, Text};
 
 const HUB: &str = "sconce push RUN hf://owner/name uploads what a run made";
 const LOG: &str = "every run has log.jsonl and a TensorBoard log in its folder";

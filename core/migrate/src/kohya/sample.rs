@@ -2,13 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::case::Takes::{Any, Flag, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No},
-    Field, Rule,
-};
+use crate::case::Case;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No};
+use crate::rule::Takes::{Any, Flag, Number, Text};
+use crate::rule::{Field, Rule};
 use crate::value;
 
 pub(super) static RULES: &[Rule] = &[

@@ -3,11 +3,13 @@
 
 use serde_json::{Value, json};
 
-use crate::case::Takes::{Number, Text};
-use crate::case::{Case, Does::By, Field, Rule};
+use crate::case::Case;
 use crate::family::Family;
 use crate::flow::{Shift, levels, logit_normal, uniform};
 use crate::report::Verdict;
+use crate::rule::Does::By;
+use crate::rule::Takes::{Number, Text};
+use crate::rule::{Field, Rule};
 
 pub(super) static RULES: &[Rule] = &[
     Rule::new(

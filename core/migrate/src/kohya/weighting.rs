@@ -3,13 +3,11 @@
 
 use serde_json::json;
 
-use crate::case::Takes::{Flag, Number};
-use crate::case::{
-    Case,
-    Does::{By, No},
-    Field, Rule,
-};
+use crate::case::Case;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No};
+use crate::rule::Takes::{Flag, Number};
+use crate::rule::{Field, Rule};
 
 pub(super) static RULES: &[Rule] = &[
     Rule::new("min_snr_gamma", Number, By(weigh)),

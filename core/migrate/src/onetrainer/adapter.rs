@@ -2,15 +2,13 @@
 
 use serde_json::json;
 
-use crate::case::Takes::{Flag, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No, Not},
-    Field, Learns, Rule,
-};
+use crate::case::{Case, Learns};
 use crate::family::Family;
 use crate::place::place;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not};
+use crate::rule::Takes::{Flag, Number, Text};
+use crate::rule::{Field, Rule};
 
 pub(super) static RULES: &[Rule] = &[
     Rule::new("peft_type", Text, By(|c, f| with(c, f, &["LORA", "LOHA", "LOKR", "OFT_2"], "adapter.type")))

@@ -3,12 +3,10 @@
 use serde_json::Value;
 
 use crate::Error;
-use crate::case::Takes::{Any, Flag, Number, Text};
-use crate::case::{
-    Does::{By, No, Not, To},
-    Field, Rule,
-};
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not, To};
+use crate::rule::Takes::{Any, Flag, Number, Text};
+use crate::rule::{Field, Rule};
 
 const AUGMENT: &str = "pictures are shown as they are: resized, cropped from the middle, and mirrored if flip says so";
 const WORDS: &str = "captions are read as they are: each is encoded once, and kept";
@@ -30,7 +28,7 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new(
         "concepts[].type",
         Text,
-        By(|c, f| match f.text() {
+        By(|_, f| match f.text() {
             "STANDARD" => Verdict::Default,
             "VALIDATION" => {
                 Verdict::no_place("pictures are held out by share, the same in every run: put them with the others")

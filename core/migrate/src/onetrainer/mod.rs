@@ -12,9 +12,10 @@ mod sample;
 
 use serde_json::{Map, Value};
 
-use crate::case::{Case, Field, Learns, Rule};
+use crate::case::{Case, Learns};
 use crate::family::Family;
 use crate::place::relative;
+use crate::rule::{Field, Rule};
 use crate::{Error, Migration, Program, Read, Wanted, value};
 
 /// All fields, by what they are about.
@@ -121,6 +122,7 @@ fn finish(fields: Vec<Field>, folders: usize, warnings: Vec<String>) -> Result<M
             });
         }
     };
+    case.schnell = case.text("base_model_name").to_ascii_lowercase().contains("schnell");
     case.folders = folders;
     case.batch = case.number("batch_size").unwrap_or(1.0);
     case.accumulate = case.number("gradient_accumulation_steps").unwrap_or(1.0);

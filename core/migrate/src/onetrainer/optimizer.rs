@@ -2,14 +2,12 @@
 
 use serde_json::Value;
 
-use crate::case::Takes::{Any, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No, Not},
-    Field, Rule,
-};
+use crate::case::Case;
 use crate::optim;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not};
+use crate::rule::Takes::{Any, Number, Text};
+use crate::rule::{Field, Rule};
 
 pub(super) static RULES: &[Rule] = &[
     Rule::new(

@@ -2,14 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::case::Takes::{Any, Flag, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No, Not},
-    Field, Learns, Rule,
-};
+use crate::case::{Case, Learns};
 use crate::place::place;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not};
+use crate::rule::Takes::{Any, Flag, Number, Text};
+use crate::rule::{Field, Rule};
 
 const OFFLOAD: &str = "model.swap_blocks counts the blocks that are kept on the host";
 

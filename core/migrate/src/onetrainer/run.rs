@@ -2,14 +2,12 @@
 
 use serde_json::json;
 
-use crate::case::Takes::{Any, Flag, List, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No, Not, Secret, To},
-    Field, Learns, Rule,
-};
+use crate::case::{Case, Learns};
 use crate::place::place;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not, Secret, To};
+use crate::rule::Takes::{Any, Flag, List, Number, Text};
+use crate::rule::{Field, Rule};
 
 const LOG: &str = "every run has log.jsonl and a TensorBoard log in its folder";
 const DEVICES: &str = "a run is on one device: sconce train --device cuda:0";

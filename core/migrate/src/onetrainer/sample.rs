@@ -2,13 +2,11 @@
 
 use serde_json::Value;
 
-use crate::case::Takes::{Flag, List, Number, Text};
-use crate::case::{
-    Case,
-    Does::{By, No, Not},
-    Field, Rule,
-};
+use crate::case::Case;
 use crate::report::Verdict;
+use crate::rule::Does::{By, No, Not};
+use crate::rule::Takes::{Flag, List, Number, Text};
+use crate::rule::{Field, Rule};
 
 pub(super) static RULES: &[Rule] = &[
     Rule::new("samples", List, By(samples)),

