@@ -12,11 +12,13 @@ mod step;
 pub(crate) use noise::percent;
 
 use std::fmt;
+use std::path::Path;
 
 use candle_core::Device;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::hub;
 use crate::recipe::{Blame, Float, Resolved, Task};
 
 /// One line of the explanation.
@@ -134,10 +136,10 @@ fn preview(resolved: &Resolved, report: &mut Report) {
         _ => resolved.native.latent_px,
     };
     let Some(table) = &resolved.recipe.preview else { return };
-    if let Some(dir) = table.autoencoder.as_ref().filter(|dir| !dir.is_dir()) {
+    if let Some(dir) = table.autoencoder.as_ref().filter(|dir| !hub::leads(dir) && !Path::new(dir).is_dir()) {
         report.refuse(
             "no-preview-autoencoder",
-            format!("preview.autoencoder: there is no folder `{}`", dir.display()),
+            format!("preview.autoencoder: there is no folder `{dir}`"),
             "give the folder of an AutoencoderTiny (config.json and its weights), or leave it out",
         );
     }

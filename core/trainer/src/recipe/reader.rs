@@ -113,6 +113,8 @@ impl Reader {
         let sources = recipe.data.source.iter_mut().enumerate();
         places.extend(sources.map(|(i, source)| (format!("data.source.{i}.path"), &mut source.path)));
         places.extend(recipe.train.adapter_from.iter_mut().map(|path| ("train.adapter_from".to_owned(), path)));
+        let previews = recipe.preview.as_mut().and_then(|preview| preview.autoencoder.as_mut());
+        places.extend(previews.map(|path| ("preview.autoencoder".to_owned(), path)));
         let tokens = recipe.train.token.iter_mut().enumerate();
         places.extend(tokens.filter_map(|(i, token)| Some((format!("train.token.{i}.from"), token.from.as_mut()?))));
         for (field, path) in places.into_iter().filter(|(_, path)| hub::leads(path)) {

@@ -107,7 +107,7 @@ pub struct ModelTable {
     /// the program.
     pub path: String,
     /// Components that a single file does not hold, or that take the place of its own:
-    /// `{ vae = "ae.safetensors", text_encoder = "clip_l.safetensors", tokenizer_2 = "t5/tokenizer.json" }`.
+    /// `{ vae = "ae.safetensors", text_encoder = "clip_l.safetensors", text_encoder_2 = "t5xxl.safetensors" }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, PathBuf>,
     /// The family, where it must not be read from the folder.
@@ -493,7 +493,7 @@ pub struct PreviewTable {
     /// The folder of an autoencoder that decodes them in place of the model's: a tiny one (TAESD, TAEF1) takes a fraction of
     /// time and memory, and shows a little less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub autoencoder: Option<PathBuf>,
+    pub autoencoder: Option<String>,
     /// Height in pixels. Default: the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height_px: Option<u32>,
