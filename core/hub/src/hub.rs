@@ -9,6 +9,7 @@ use crate::check;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::listing::{Listing, nearest};
+use crate::page;
 use crate::progress::Progress;
 use crate::reference::{Kind, Reference};
 use crate::retry::Repeat;
@@ -54,6 +55,14 @@ impl Hub {
     /// The files that a reference names. Offline, or where the Hub is not reached, those in the cache, with a notice.
     pub fn files(&self, place: &Reference, progress: &mut dyn Progress) -> Result<Listing> {
         Ok(self.listing(place, progress)?.0)
+    }
+
+    /// The short text at any address, without a token: see [`crate::is_address`].
+    ///
+    /// # Errors
+    /// If it is no address, is not reached, or is longer than a mebibyte or a minute.
+    pub fn text(&self, url: &str) -> Result<String> {
+        page::text(url, &self.client.settings)
     }
 
     /// Lets those files that a reference names and `wants` says yes to (of their paths in the repository) be in the cache.

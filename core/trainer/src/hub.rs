@@ -30,6 +30,19 @@ pub fn leads(path: &str) -> bool {
     Reference::is(path)
 }
 
+/// Whether a path is a recipe's address elsewhere, on the Hub or not.
+pub fn is_elsewhere(path: &str) -> bool {
+    leads(path) || sconce_hub::is_address(path)
+}
+
+/// The text of a recipe at an address that is not the Hub's.
+///
+/// # Errors
+/// If it is not reached, or is no short text.
+pub fn text(url: &str) -> Result<String> {
+    hub()?.text(url).map_err(plain)
+}
+
 static LISTENER: Mutex<Option<Box<dyn Progress + Send>>> = Mutex::new(None);
 
 /// Who hears of transfers, from now on. Nobody does at first.

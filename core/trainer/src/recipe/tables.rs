@@ -14,6 +14,7 @@ use sconce_sdk::{
 use serde::{Deserialize, Serialize};
 
 use super::convert::Convert;
+use super::needs::NeedsTable;
 use super::token::TokenTable;
 use crate::adapter::{Adapter, AdapterLayout};
 use crate::model::{LoadOptions, Native, Recompute};
@@ -26,6 +27,9 @@ use crate::solver::Solver;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// What the recipe asks of who runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<NeedsTable>,
     /// What is fine-tuned.
     pub model: ModelTable,
     /// How much signal and noise there is at each time. Default: the checkpoint's own.
