@@ -11,9 +11,12 @@ pub mod extract;
 pub mod failure;
 pub mod inspect;
 pub mod list;
+pub mod lock;
 pub mod merge;
 pub mod plot;
 pub mod push;
+pub mod recipe;
+pub mod repro;
 pub mod sample;
 pub mod schema;
 pub mod show;
@@ -80,6 +83,12 @@ enum Command {
     Merge(merge::Args),
     /// Take what a fine-tune changed as a LoRA.
     Extract(extract::Args),
+    /// Pin everything that a run of a recipe depends on.
+    Lock(lock::Args),
+    /// Take the recipe out of a weight file.
+    Recipe(recipe::Args),
+    /// Run the recipe in a weight file's header again, and compare.
+    Repro(repro::Args),
     /// Push a run's result to the Hub.
     Push(push::Args),
     /// Print the JSON Schema of recipes, for editors.
@@ -106,6 +115,9 @@ pub fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Merge(args) => merge::run(args),
         Command::Extract(args) => extract::run(args),
+        Command::Lock(args) => lock::run(args),
+        Command::Recipe(args) => recipe::run(args),
+        Command::Repro(args) => repro::run(args),
         Command::Push(args) => push::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
