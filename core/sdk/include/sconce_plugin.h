@@ -5,7 +5,7 @@
 
    - Every table begins with its size, sizeof as the writer's header has it. Read no field beyond the size that a table
      of the program's says, and leave null what you do not have: each function says what null means.
-   - A function returns SCONCE_OK, or SCONCE_FAILED after it told `error` why. C++ exceptions must not leave a function.
+   - A function returns SCONCE_OK, or after it told `error` why another status. No C++ exception may leave a function.
    - Text and arrays that are arguments are valid until the call returns. What goes into a sink (SconceText,
      SconceNumbers, SconceError) is copied. Tables, and the text in them, live for ever: a library is never unloaded.
    - Functions of a plugin may be called from several threads at once; those of a state by one thread at a time.
@@ -29,6 +29,8 @@ extern "C" {
 typedef int32_t SconceStatus;
 #define SCONCE_OK 0
 #define SCONCE_FAILED 1
+/* The same, where what it was called on may be broken: an exception, a panic. */
+#define SCONCE_PANICKED 2
 
 typedef struct SconceStr SconceStr;
 typedef struct SconceText SconceText;

@@ -26,10 +26,11 @@ impl<K: Kind + ?Sized> Choice<K> {
     pub fn from_table(table: &Value) -> Result<Self, ParamError> {
         let chosen = Selection::of(K::NAME, table)?;
         if let Some(made) = abi::made_by_host::<K>(&chosen.name, table) {
-            let (object, mut whole) = made?;
-            let name = whole.as_object_mut().and_then(|map| map.remove("type"));
-            let name = registry::interned(name.as_ref().and_then(Value::as_str).unwrap_or(&chosen.name));
-            return Ok(Self { name, params: whole, object });
+            let (object, whole) = made?;
+            let name = registry::interned(whole.get("type").and_then(Value::as_str).unwrap_or(&chosen.name));
+            let params = whole.as_object().into_iter().flatten().filter(|(field, _)| *field != "type");
+            let params = Value::Object(params.map(|(field, value)| (field.clone(), value.clone())).collect());
+            return Ok(Self { name, params, object });
         }
         let (plugin, built) = chosen.build()?;
         let (object, params) = registry::downcast(built)?;

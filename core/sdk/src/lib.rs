@@ -36,6 +36,7 @@ pub mod average;
 pub mod choice;
 pub mod health;
 pub mod kinds;
+pub mod laws;
 pub mod learned;
 pub mod names;
 pub mod noise;

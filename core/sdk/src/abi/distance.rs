@@ -33,7 +33,7 @@ c_struct! {
 }
 
 impl Table for SconceDistance {
-    const LEAST: usize = size_of::<Self>();
+    const LEAST: usize = std::mem::offset_of!(Self, width);
 }
 
 static EXPORT: SconceDistance = SconceDistance {

@@ -38,7 +38,7 @@ c_struct! {
 }
 
 impl Table for SconceEma {
-    const LEAST: usize = size_of::<Self>();
+    const LEAST: usize = std::mem::offset_of!(Self, snapshots);
 }
 
 static EXPORT: SconceEma = SconceEma {

@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use super::basic::SconceStatus;
 use super::sink::SconceError;
-use super::{SCONCE_FAILED, SCONCE_OK};
+use super::{SCONCE_FAILED, SCONCE_OK, SCONCE_PANICKED};
 use crate::registry::ParamError;
 
 /// What a thread has to remember between a failure below and the wall above it.
@@ -53,15 +53,15 @@ pub(super) unsafe fn guard(error: *const SconceError, body: impl FnOnce() -> Res
         fault
     });
     // What failed below is the reason of whatever came of it.
-    let failure = match (fault, done) {
+    let (status, failure) = match (fault, done) {
         (None, Ok(Ok(()))) => return SCONCE_OK,
-        (Some(fault), _) => fault,
-        (None, Ok(Err(failure))) => failure,
-        (None, Err(payload)) => panicked(payload),
+        (Some(fault), _) => (SCONCE_FAILED, fault),
+        (None, Ok(Err(failure))) => (SCONCE_FAILED, failure),
+        (None, Err(payload)) => (SCONCE_PANICKED, panicked(payload)),
     };
     // SAFETY: by this function's contract.
     unsafe { SconceError::tell(error, &failure) };
-    SCONCE_FAILED
+    status
 }
 
 /// Remembers, for the wall above if there is one, a failure that the function at hand cannot tell.
@@ -120,7 +120,7 @@ mod tests {
     fn panics_failures_and_faults_below_end_at_the_wall() {
         assert_eq!(outcome(|| Ok(())).0, SCONCE_OK);
         assert_eq!(outcome(|| Err(ParamError::new("no"))), (SCONCE_FAILED, "no".into()));
-        assert_eq!(outcome(|| panic!("at the {}", "disco")), (SCONCE_FAILED, "panicked: at the disco".into()));
+        assert_eq!(outcome(|| panic!("at the {}", "disco")), (SCONCE_PANICKED, "panicked: at the disco".into()));
         let below = || {
             remember(&ParamError::new("first"));
             remember(&ParamError::new("second"));

@@ -61,11 +61,13 @@ pub unsafe extern "C" fn sconce_plugin(host: *const SconceHost, error: *const Sc
         }
         // SAFETY: by this function's contract.
         let host = unsafe { read(host)? };
-        // A program of another major version has a table that we do not know; it is refused by what we return.
-        if host.abi_major == ABI_MAJOR {
-            HOST.get_or_init(|| host);
-        }
         take_over_panics();
+        if host.abi_major != ABI_MAJOR {
+            // Its table is not one that we know. It sees by our versions which side is to be updated.
+            library = Box::leak(Box::new(introduction()?));
+            return Ok(());
+        }
+        HOST.get_or_init(|| host);
         library = listed()?;
         Ok(())
     };
@@ -91,17 +93,14 @@ fn listed() -> Result<*const SconceLibrary, ParamError> {
     }
 }
 
-fn library() -> Result<SconceLibrary, ParamError> {
+/// What the library is, without its plugins.
+fn introduction() -> Result<SconceLibrary, ParamError> {
     let mut crates: Vec<&Exported> = inventory::iter::<Exported>.into_iter().collect();
     crates.sort_by_key(|c| c.krate);
     if crates.is_empty() {
         let e = ParamError::new("lists no crate: it is linked with sconce-sdk, but no crate in it says `export!()`");
         return Err(e.help("write `sconce_sdk::export!();` in the plugin crate's lib.rs"));
     }
-    let ours = |p: &&Plugin| crates.iter().any(|c| c.krate == p.krate);
-    let mut plugins: Vec<&'static Plugin> = inventory::iter::<Plugin>.into_iter().filter(ours).collect();
-    plugins.sort_by_key(|p| (p.kind, p.name));
-    let tables: Vec<*const SconcePlugin> = plugins.into_iter().map(described).collect();
     let join =
         |part: fn(&Exported) -> &'static str| keep(crates.iter().map(|c| part(c)).collect::<Vec<_>>().join(" + "));
     Ok(SconceLibrary {
@@ -111,9 +110,22 @@ fn library() -> Result<SconceLibrary, ParamError> {
         sdk: SconceStr::of(concat!("sconce-sdk ", env!("CARGO_PKG_VERSION"))),
         name: join(|c| c.krate),
         version: join(|c| c.version),
-        n_plugins: tables.len(),
-        plugins: tables.leak().as_ptr(),
+        n_plugins: 0,
+        plugins: std::ptr::null(),
     })
+}
+
+fn library() -> Result<SconceLibrary, ParamError> {
+    let introduction = introduction()?;
+    let mut plugins: Vec<&'static Plugin> = inventory::iter::<Plugin>.into_iter().filter(|p| is_listed(p)).collect();
+    plugins.sort_by_key(|p| (p.kind, p.name));
+    let tables: Vec<*const SconcePlugin> = plugins.into_iter().map(described).collect();
+    Ok(SconceLibrary { n_plugins: tables.len(), plugins: tables.leak().as_ptr(), ..introduction })
+}
+
+/// Whether a plugin is of a crate that says `export!()`.
+fn is_listed(plugin: &Plugin) -> bool {
+    inventory::iter::<Exported>.into_iter().any(|c| c.krate == plugin.krate)
 }
 
 /// The table of a plugin. A kind that does not cross has no functions, which the program reports.
@@ -167,12 +179,15 @@ unsafe extern "C" fn build(
 /// plugin is one that this library lists itself.
 pub(crate) fn made_by_host<K: Kind + ?Sized>(name: &str, table: &Value) -> Option<Result<(Arc<K>, Value), ParamError>> {
     let host = HOST.get()?;
-    let (make, scalar) = (host.make?, scalar(K::NAME)?);
-    let listed = |p: &Plugin| inventory::iter::<Exported>.into_iter().any(|c| c.krate == p.krate);
-    let ours = |p: &&Plugin| p.kind == K::NAME && (p.name == name || p.aliases.contains(&name)) && listed(p);
-    if inventory::iter::<Plugin>.into_iter().any(|p| ours(&p)) {
+    let scalar = scalar(K::NAME)?;
+    let ours = |p: &Plugin| p.kind == K::NAME && (p.name == name || p.aliases.contains(&name)) && is_listed(p);
+    if inventory::iter::<Plugin>.into_iter().any(ours) {
         return None;
     }
+    let Some(make) = host.make else {
+        let e = ParamError::new(format!("this sconce cannot make the {} `{name}` for a library", K::NAME));
+        return Some(Err(e.help("update sconce")));
+    };
     let (report, resolved, mut object) = (Report::default(), TextBuffer::default(), SconceObject::NONE);
     let (error, text) = (report.sink(), resolved.sink());
     let table = table.to_string();

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use super::{
-    ABI_MAJOR, ABI_MINOR, Described, Description, ENTRY, SCONCE_FAILED, SCONCE_OK, SconceDistance, SconceEma,
-    SconceError, SconceHost, SconceLevel, SconceLibrary, SconceLr, SconceNoise, SconceNumbers, SconceObject,
+    ABI_MAJOR, ABI_MINOR, Described, Description, ENTRY, SCONCE_FAILED, SCONCE_OK, SCONCE_PANICKED, SconceDistance,
+    SconceEma, SconceError, SconceHost, SconceLevel, SconceLibrary, SconceLr, SconceNoise, SconceNumbers, SconceObject,
     SconceObjective, SconceObservation, SconcePlugin, SconceSamplerState, SconceSchedule, SconceSpacing, SconceStr,
     SconceText, SconceTimesteps, SconceWeighting, SconceWeightingState,
 };
@@ -46,7 +46,7 @@ const INTRODUCTION: &str = "\
 
    - Every table begins with its size, sizeof as the writer's header has it. Read no field beyond the size that a table
      of the program's says, and leave null what you do not have: each function says what null means.
-   - A function returns SCONCE_OK, or SCONCE_FAILED after it told `error` why. C++ exceptions must not leave a function.
+   - A function returns SCONCE_OK, or after it told `error` why another status. No C++ exception may leave a function.
    - Text and arrays that are arguments are valid until the call returns. What goes into a sink (SconceText,
      SconceNumbers, SconceError) is copied. Tables, and the text in them, live for ever: a library is never unloaded.
    - Functions of a plugin may be called from several threads at once; those of a state by one thread at a time.
@@ -77,7 +77,9 @@ pub fn text() -> String {
     h += "#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n";
     let _ = writeln!(h, "#define SCONCE_ABI_MAJOR {ABI_MAJOR}\n#define SCONCE_ABI_MINOR {ABI_MINOR}\n");
     h += "/* 0 where a call did what it should. */\ntypedef int32_t SconceStatus;\n";
-    let _ = writeln!(h, "#define SCONCE_OK {SCONCE_OK}\n#define SCONCE_FAILED {SCONCE_FAILED}\n");
+    let _ = writeln!(h, "#define SCONCE_OK {SCONCE_OK}\n#define SCONCE_FAILED {SCONCE_FAILED}");
+    h += "/* The same, where what it was called on may be broken: an exception, a panic. */\n";
+    let _ = writeln!(h, "#define SCONCE_PANICKED {SCONCE_PANICKED}\n");
     for s in &STRUCTS {
         let _ = writeln!(h, "typedef struct {0} {0};", s.name);
     }

@@ -79,3 +79,5 @@ pub const ENTRY: &str = "sconce_plugin";
 pub const SCONCE_OK: SconceStatus = 0;
 /// A call did not; the reason is in the [`SconceError`] that it was given. Any status but 0 is taken so.
 pub const SCONCE_FAILED: SconceStatus = 1;
+/// It failed by a panic, so that what it was called on may be broken.
+pub const SCONCE_PANICKED: SconceStatus = 2;

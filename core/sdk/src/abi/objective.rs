@@ -30,7 +30,7 @@ c_struct! {
 }
 
 impl Table for SconceObjective {
-    const LEAST: usize = size_of::<Self>();
+    const LEAST: usize = std::mem::offset_of!(Self, input_scale);
 }
 
 static EXPORT: SconceObjective = SconceObjective {

@@ -38,7 +38,7 @@ c_struct! {
 }
 
 impl Table for SconceSchedule {
-    const LEAST: usize = size_of::<Self>();
+    const LEAST: usize = std::mem::offset_of!(Self, t_of);
 }
 
 static EXPORT: SconceSchedule = SconceSchedule {

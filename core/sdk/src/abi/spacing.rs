@@ -34,7 +34,7 @@ c_struct! {
 }
 
 impl Table for SconceSpacing {
-    const LEAST: usize = size_of::<Self>();
+    const LEAST: usize = std::mem::offset_of!(Self, levels_counting_last);
 }
 
 static EXPORT: SconceSpacing = SconceSpacing {

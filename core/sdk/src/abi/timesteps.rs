@@ -40,7 +40,7 @@ c_struct! {
 }
 
 impl Table for SconceTimesteps {
-    const LEAST: usize = size_of::<Self>();
+    const LEAST: usize = std::mem::offset_of!(Self, cumulative);
 }
 
 static EXPORT: SconceTimesteps = SconceTimesteps {

@@ -37,7 +37,7 @@ c_struct! {
 }
 
 impl Table for SconceWeighting {
-    const LEAST: usize = size_of::<Self>();
+    const LEAST: usize = std::mem::offset_of!(Self, on_output);
 }
 
 static EXPORT: SconceWeighting = SconceWeighting {
