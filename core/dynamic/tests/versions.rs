@@ -96,7 +96,7 @@ fn a_library_reads_a_programs_table_as_far_as_it_can() {
     assert_eq!(ask(&raw const short).err().as_deref(), Some(words));
 
     // Of another major version no more than the versions is read; the program sees by the answer whom to update.
-    let other = SconceHost { abi_major: 2, make: None, size: std::mem::offset_of!(SconceHost, make), ..host };
+    let other = SconceHost { abi_major: 2, size: std::mem::offset_of!(SconceHost, make), ..host };
     let library = ask(&raw const other).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((library.abi_major, library.abi_minor, library.n_plugins), (ABI_MAJOR, ABI_MINOR, 0));
 }

@@ -359,6 +359,13 @@ struct SconceHost {
        every default filled in. Call it while building, or later, from any thread. */
     SconceStatus (*make)(SconceStr kind, SconceStr table, SconceObject *object, const SconceText *resolved,
         const SconceError *error);
+    /* For a library without a JSON parser: the number at `field` of the JSON object `params`. Leaves `out` as it is where
+       there is no such field; fails where it is no number. */
+    SconceStatus (*number)(SconceStr params, SconceStr field, double *out, const SconceError *error);
+    /* The same for a string, which is put into `out`. */
+    SconceStatus (*text)(SconceStr params, SconceStr field, const SconceText *out, const SconceError *error);
+    /* Fails if the JSON object `params` has a field that is none of `names`. */
+    SconceStatus (*only)(SconceStr params, size_t n, const SconceStr *names, const SconceError *error);
 };
 
 /* A plugin of a library. */

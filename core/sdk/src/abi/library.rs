@@ -24,6 +24,13 @@ c_struct! {
         /// table is that of its kind; its drop frees it. `resolved`, which may be null, takes {"type": name, ...} with
         /// every default filled in. Call it while building, or later, from any thread.
         pub make: Option<unsafe extern "C" fn(kind: SconceStr, table: SconceStr, object: *mut SconceObject, resolved: *const SconceText, error: *const SconceError) -> SconceStatus>,
+        /// For a library without a JSON parser: the number at `field` of the JSON object `params`. Leaves `out` as it is where
+        /// there is no such field; fails where it is no number.
+        pub number: Option<unsafe extern "C" fn(params: SconceStr, field: SconceStr, out: *mut f64, error: *const SconceError) -> SconceStatus>,
+        /// The same for a string, which is put into `out`.
+        pub text: Option<unsafe extern "C" fn(params: SconceStr, field: SconceStr, out: *const SconceText, error: *const SconceError) -> SconceStatus>,
+        /// Fails if the JSON object `params` has a field that is none of `names`.
+        pub only: Option<unsafe extern "C" fn(params: SconceStr, n: usize, names: *const SconceStr, error: *const SconceError) -> SconceStatus>,
     }
 }
 
