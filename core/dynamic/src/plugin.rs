@@ -4,7 +4,8 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use sconce_sdk::abi::{
-    Report, SCONCE_OK, SCONCE_PANICKED, Scalar, SconceObject, SconcePlugin, SconceStr, TextBuffer, Who, read, scalar,
+    Crossing, Report, SCONCE_OK, SCONCE_PANICKED, SconceObject, SconcePlugin, SconceStr, TextBuffer, Who, crossing,
+    read,
 };
 use sconce_sdk::registry::{Built, ParamError, Plugin};
 use sconce_sdk::schemars::Schema;
@@ -47,23 +48,23 @@ pub unsafe fn describe(table: *const SconcePlugin, i: usize, library: &Library) 
         named(alias).map_err(wrong)
     };
     let aliases: Vec<&'static str> = (0..plugin.n_aliases).map(alias).collect::<Result<_, _>>()?;
-    let Some(scalar) = scalar(kind) else {
+    let Some(crossing) = crossing(kind) else {
         let why =
             "plugins of this kind cannot be in a library, or only for a newer sconce: link its crate in".to_owned();
         return Ok(Described::Skipped(Skipped { kind: kind.to_owned(), name: name.to_owned(), why }));
     };
     // SAFETY: by this function's contract.
-    unsafe { scalar.check(plugin.table) }.map_err(|error| Fault::Table { place: place.clone(), error })?;
+    unsafe { crossing.check(plugin.table) }.map_err(|error| Fault::Table { place: place.clone(), error })?;
     let Some(build) = plugin.build else {
         let error = sconce_sdk::abi::TableError::Missing { name: "SconcePlugin", function: "build" };
         return Err(Fault::Table { place, error });
     };
     let schema = schema(text("its schema", plugin.schema)?).map_err(wrong)?;
     let who = library.who(kind, name);
-    let source = Source { table, functions: plugin.table, build, scalar, who: who.clone() };
+    let source = Source { table, functions: plugin.table, build, crossing, who: who.clone() };
     let registered = Plugin {
-        kind: scalar.name,
-        about: scalar.about,
+        kind: crossing.name,
+        about: crossing.about,
         name,
         aliases: aliases.leak(),
         krate: library.name(),
@@ -107,7 +108,7 @@ struct Source {
     table: *const SconcePlugin,
     functions: *const c_void,
     build: Build,
-    scalar: &'static Scalar,
+    crossing: &'static Crossing,
     who: Arc<Who>,
 }
 
@@ -134,7 +135,7 @@ impl Source {
         }
         let object = SconceObject { table: self.functions, handle };
         // SAFETY: the table is the library's of this kind, checked, and the handle what its `build` made for it.
-        let object = unsafe { self.scalar.import(object, Some(self.who.clone()))? };
+        let object = unsafe { self.crossing.import(object, Some(self.who.clone()))? };
         let resolved = resolved.finish("the text of its parameters").map_err(|e| self.wrong(&e.message))?;
         let params = match resolved.as_str() {
             "" => params.clone(),

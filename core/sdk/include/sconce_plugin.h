@@ -1,4 +1,4 @@
-/* The C ABI of sconce's scalar plugins. Generated from sconce-sdk: do not edit.
+/* The C ABI of sconce's plugins. Generated from sconce-sdk: do not edit.
 
    A plugin is a shared library with one function, sconce_plugin, that returns a SconceLibrary. Build it with this header
    alone: `cc -shared -fPIC -o libmine.so mine.c`. Then `sconce --plugin ./libmine.so ...` uses it.
@@ -32,11 +32,17 @@ typedef int32_t SconceStatus;
 /* The same, where what it was called on may be broken: an exception, a panic. */
 #define SCONCE_PANICKED 2
 
+/* Types of numbers, and kinds of memory, in a SconceTensor. */
+#define SCONCE_F32 0
+#define SCONCE_MEMORY_HOST 0
+
 typedef struct SconceStr SconceStr;
 typedef struct SconceText SconceText;
 typedef struct SconceNumbers SconceNumbers;
 typedef struct SconceError SconceError;
 typedef struct SconceObject SconceObject;
+typedef struct SconceTensor SconceTensor;
+typedef struct SconceTensors SconceTensors;
 typedef struct SconceNoise SconceNoise;
 typedef struct SconceLevel SconceLevel;
 typedef struct SconceObservation SconceObservation;
@@ -50,6 +56,7 @@ typedef struct SconceLr SconceLr;
 typedef struct SconceSpacing SconceSpacing;
 typedef struct SconceSamplerState SconceSamplerState;
 typedef struct SconceWeightingState SconceWeightingState;
+typedef struct SconceBackbone SconceBackbone;
 typedef struct SconceHost SconceHost;
 typedef struct SconcePlugin SconcePlugin;
 typedef struct SconceLibrary SconceLibrary;
@@ -103,6 +110,34 @@ struct SconceObject {
     const void *table;
     /* What the functions take first. */
     void *handle;
+};
+
+/* A tensor in memory of the caller's: row-major, without gaps. It is the caller's, for the length of the call. */
+struct SconceTensor {
+    /* sizeof(SconceTensor), as its writer knows it. */
+    size_t size;
+    /* What it is: "x", "time", the name of a condition or of a parameter. */
+    SconceStr name;
+    /* The type of its numbers: SCONCE_F32. Later versions may have others: fail for what you do not know. */
+    uint32_t dtype;
+    /* Where `data` is: SCONCE_MEMORY_HOST. Later versions may have others: fail for what you do not know. */
+    uint32_t memory;
+    /* The number of its sides. */
+    size_t rank;
+    /* Its sides, the batch first. */
+    const size_t *shape;
+    /* Its numbers. An argument's are read only, but where the function is to write them. */
+    void *data;
+};
+
+/* Takes descriptions of tensors, one by one. */
+struct SconceTensors {
+    /* sizeof(SconceTensors), as the caller knows it. */
+    size_t size;
+    /* What `put` takes first. */
+    void *context;
+    /* Copies the name and the shape of a tensor to the end of the list; `data` is not looked at. */
+    void (*put)(void *context, const SconceTensor *tensor);
 };
 
 /* Signal and noise at one time: x_t = alpha x0 + sigma eps. */
@@ -343,6 +378,48 @@ struct SconceWeightingState {
         const SconceError *error);
 };
 
+/* A denoiser with an engine of its own. Its parameters are the program's to train: it reads them once, and writes them
+   before a pass whenever they changed.
+
+   Laws: asked the same, it answers the same, to the bit; what is written is read; the products are those of the
+   derivatives. Several threads may ask at once; nothing is written while one does.
+
+   `inputs` are "x" (B C H W), "time" (B), and the conditions that `about` names, in that order. A list of tensors is one
+   of pointers, so that SconceTensor can grow. */
+struct SconceBackbone {
+    /* sizeof(SconceBackbone), as its writer knows it. */
+    size_t size;
+    /* Frees a handle. Null: there is nothing to free. */
+    void (*drop)(void *handle);
+    /* Puts a JSON object: "channels" of the latents; "side_multiple", which latents' sides must be multiples of (1
+       where it is not there); "conditions", a list of {"name": "context", "shape": [77, 768]} with the sides behind the
+       batch's, 0 for any; "native", tables of a recipe that say what it was trained as. Must be there. */
+    SconceStatus (*about)(void *handle, const SconceText *json, const SconceError *error);
+    /* Puts name and shape of each parameter, always the same in the same order. Must be there. */
+    SconceStatus (*parameters)(void *handle, const SconceTensors *list, const SconceError *error);
+    /* Copies the values of a parameter, counted as in `parameters`, to `out`: n is the number of its elements. Must be
+       there. */
+    SconceStatus (*read)(void *handle, size_t parameter, size_t n, float *out, const SconceError *error);
+    /* Sets the values of a parameter. Must be there. */
+    SconceStatus (*write)(void *handle, size_t parameter, size_t n, const float *values,
+        const SconceError *error);
+    /* The output for the inputs, into `out`, which has the shape of "x". Where `tape` is not null, something is going to
+       be trained: it becomes what `backward` needs of this pass, and `forget` frees it. Must be there. */
+    SconceStatus (*forward)(void *handle, size_t n_inputs, const SconceTensor *const *inputs,
+        const SconceTensor *out, void **tape, const SconceError *error);
+    /* The vector-Jacobian product: from the gradient of the output to those of the inputs and of the parameters. A null
+       pointer in a list is one that is not wanted; the others are to be overwritten. The parameters are still those of
+       the pass. It may be called more than once for a tape. Must be there. */
+    SconceStatus (*backward)(void *handle, void *tape, const SconceTensor *d_out, size_t n_inputs,
+        const SconceTensor *const *d_inputs, size_t n_parameters, const SconceTensor *const *d_parameters,
+        const SconceError *error);
+    /* Frees a tape; every tape is freed, before its handle is. Must be there. */
+    void (*forget)(void *handle, void *tape);
+    /* The network's own times for n t in [0, 1], with the noise level of each: what the input "time" holds. Null: t. */
+    SconceStatus (*time)(void *handle, size_t n, const double *t, const SconceNoise *noise, double *out,
+        const SconceError *error);
+};
+
 /* What the program offers to a library: the argument of `sconce_plugin`. It lives for ever. */
 struct SconceHost {
     /* sizeof(SconceHost), as the program knows it. */
@@ -372,8 +449,8 @@ struct SconceHost {
 struct SconcePlugin {
     /* sizeof(SconcePlugin), as the library knows it. */
     size_t size;
-    /* What it decides: "schedule", "objective", "weighting", "timesteps", "distance", "ema", "lr" or "spacing". A
-       program skips kinds that it does not know. */
+    /* What it decides: "schedule", "objective", "weighting", "timesteps", "distance", "ema", "lr", "spacing" or
+       "backbone". A program skips kinds that it does not know. */
     SconceStr kind;
     /* Its name in recipes: small letters, digits and hyphens. */
     SconceStr name;
@@ -385,7 +462,7 @@ struct SconcePlugin {
        "description" for each parameter, "examples" has tables to try it with where there are no defaults for all. */
     SconceStr schema;
     /* The functions of its kind: a SconceSchedule, SconceObjective, SconceWeighting, SconceTimesteps, SconceDistance,
-       SconceEma, SconceLr or SconceSpacing. It lives for ever. */
+       SconceEma, SconceLr, SconceSpacing or SconceBackbone. It lives for ever. */
     const void *table;
     /* The library's own, for `build`; may be null. */
     const void *data;

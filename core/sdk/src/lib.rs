@@ -39,6 +39,7 @@ pub mod kinds;
 pub mod laws;
 pub mod learned;
 pub mod names;
+pub mod network;
 pub mod noise;
 pub mod registry;
 pub mod testkit;
@@ -47,6 +48,7 @@ pub use average::{Profile, Snapshots, Stored, Track};
 pub use choice::Choice;
 pub use kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
 pub use learned::{Learned, Observation, SamplerState, WeightingState};
+pub use network::{Buffer, Gradients, Network, Parameter, Tape};
 pub use noise::{Level, Noise};
 pub use registry::{Kind, Origin, ParamError, Plugin};
 

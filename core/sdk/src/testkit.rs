@@ -14,6 +14,8 @@
 //! testkit::schedule(&Straight {}, 0.2, 0.7).unwrap();
 //! ```
 
+mod network;
+
 use std::f64::consts::FRAC_PI_2;
 
 use serde_json::{Value, json};
@@ -23,6 +25,8 @@ use crate::kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spaci
 use crate::learned::{Learned, Observation, SamplerState};
 use crate::noise::Noise;
 use crate::registry::{self, Kind, ParamError, Plugin};
+
+pub use network::{ask_network, network};
 
 /// Nothing, or what does not hold and where.
 pub type Law = Result<(), String>;

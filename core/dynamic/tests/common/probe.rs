@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use sconce_sdk::testkit::instances;
 use sconce_sdk::{
-    Choice, Distance, EmaStrategy, Kind, Learned, Level, LrSchedule, Noise, Objective, Observation, Schedule, Spacing,
-    TimestepSampler, Weighting, registry,
+    Buffer, Choice, Distance, EmaStrategy, Gradients, Kind, Learned, Level, LrSchedule, Network, Noise, Objective,
+    Observation, Schedule, Spacing, TimestepSampler, Weighting, registry,
 };
 
 const TIMES: [f64; 9] = [0.0, 1e-4, 0.013, 0.25, 0.5, 0.7, 0.987, 0.9999, 1.0];
@@ -102,6 +102,29 @@ pub fn everything() -> String {
                 }
             }
         }
+    });
+    each::<dyn Network>(&mut text, |network, out| {
+        let about = network.about();
+        assert_eq!((about.channels, about.conditions.len()), (3, 1), "the only one that there is");
+        let inputs = [(vec![2, 3, 4, 2], 48), (vec![2], 2), (vec![2, 5, 4], 40)];
+        let data = inputs.clone().map(|(_, n)| (0..n).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<f32>>());
+        let buffer = |(name, i): (&'static str, usize)| Buffer { name, shape: &inputs[i].0, data: &data[i] };
+        let buffers = [("x", 0), ("time", 1), ("context", 2)].map(buffer);
+        let mut y = vec![0.0; 48];
+        let mut tape = network.record(&buffers, &mut y).expect("it answers");
+        let mut gradients = [48, 40, 3].map(|n| vec![0.0; n]);
+        let [dx, dc, dw] = &mut gradients;
+        let wanted = &mut Gradients { inputs: vec![Some(dx), None, Some(dc)], parameters: vec![Some(dw)] };
+        tape.backward(&data[0], wanted).expect("it answers");
+        network.write(0, &[9.0, 8.0, 7.0]).expect("it takes it");
+        let mut weights = [0.0; 3];
+        network.read(0, &mut weights).expect("it gives it");
+        out.push(network.time(0.3, &levels[3]));
+        out.extend(y.iter().chain(gradients.iter().flatten()).chain(&weights).map(|x| f64::from(*x)));
+        network.forward(&buffers, &mut y).expect("it answers");
+        out.extend(y.iter().map(|x| f64::from(*x)));
+        let parameters = network.parameters();
+        out.extend(parameters.iter().flat_map(|p| [p.shape[0], p.shape.len(), p.name.len()]).map(|n| n as f64));
     });
     text
 }

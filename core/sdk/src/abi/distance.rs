@@ -5,10 +5,10 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::basic::{SconceNoise, SconceStatus};
+use super::crossing::{Portable, each_of_two, free, shared};
 use super::declare::c_struct;
 use super::foreign::{ABSENT, Foreign};
 use super::guard::guard;
-use super::scalar::{Portable, each_of_two, free, shared};
 use super::sink::SconceError;
 use super::table::{Table, TableError};
 use crate::kinds::Distance;

@@ -4,10 +4,10 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::basic::SconceStatus;
+use super::crossing::{Portable, each_of_two, free, set, shared};
 use super::declare::c_struct;
 use super::foreign::{ABSENT, Foreign};
 use super::guard::guard;
-use super::scalar::{Portable, each_of_two, free, set, shared};
 use super::sink::{NumberBuffer, SconceError, SconceNumbers};
 use super::table::{Table, TableError};
 use crate::average::{Profile, Snapshots, Stored, Track};

@@ -138,6 +138,19 @@ impl<T: Table> Foreign<T> {
         }
     }
 
+    /// Gives the handle to a function that frees something of its.
+    pub(super) fn with(&self, f: impl FnOnce(*mut c_void)) {
+        f(self.handle);
+    }
+
+    /// A failure with the plugin's name and the function's.
+    pub(super) fn named(&self, function: &str, error: &ParamError) -> String {
+        match &self.who {
+            Some(who) => format!("{who}: `{function}` {error}"),
+            None => error.to_string(),
+        }
+    }
+
     /// Reports a failure of a function that cannot tell.
     #[cold]
     pub(super) fn fault(&self, function: &str, mut error: ParamError) {

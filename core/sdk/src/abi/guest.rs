@@ -10,9 +10,9 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::basic::{SconceObject, SconceStatus, SconceStr};
+use super::crossing::{crossing, set};
 use super::guard::{guard, take_over_panics};
 use super::library::{SconceHost, SconceLibrary, SconcePlugin};
-use super::scalar::{scalar, set};
 use super::sink::{Report, SconceError, SconceText, TextBuffer};
 use super::table::read;
 use super::{ABI_MAJOR, ABI_MINOR, SCONCE_OK};
@@ -138,7 +138,7 @@ fn described(plugin: &'static Plugin) -> *const SconcePlugin {
         n_aliases: aliases.len(),
         aliases: aliases.leak().as_ptr(),
         schema: keep((plugin.schema)().to_value().to_string()),
-        table: scalar(plugin.kind).map_or(std::ptr::null(), |s| s.table()),
+        table: crossing(plugin.kind).map_or(std::ptr::null(), |s| s.table()),
         data: std::ptr::from_ref(plugin).cast(),
         build: Some(build),
     }))
@@ -164,10 +164,10 @@ unsafe extern "C" fn build(
         let params: Value =
             serde_json::from_str(params).map_err(|e| ParamError::new(format!("the parameters are not JSON: {e}")))?;
         let built = (plugin.build)(params)?;
-        let scalar = scalar(plugin.kind).ok_or_else(|| {
+        let crossing = crossing(plugin.kind).ok_or_else(|| {
             ParamError::new(format!("a {} cannot be built in a library: it has no functions in the ABI", plugin.kind))
         })?;
-        let object = scalar.export(built.object)?;
+        let object = crossing.export(built.object)?;
         // SAFETY: the caller passes a sink, and room for a handle.
         unsafe { SconceText::give(resolved, &built.params.to_string()).and_then(|()| set(handle, object.handle)) }
     };
@@ -179,7 +179,7 @@ unsafe extern "C" fn build(
 /// plugin is one that this library lists itself.
 pub(crate) fn made_by_host<K: Kind + ?Sized>(name: &str, table: &Value) -> Option<Result<(Arc<K>, Value), ParamError>> {
     let host = HOST.get()?;
-    let scalar = scalar(K::NAME)?;
+    let crossing = crossing(K::NAME)?;
     let ours = |p: &Plugin| p.kind == K::NAME && (p.name == name || p.aliases.contains(&name)) && is_listed(p);
     if inventory::iter::<Plugin>.into_iter().any(ours) {
         return None;
@@ -200,7 +200,7 @@ pub(crate) fn made_by_host<K: Kind + ?Sized>(name: &str, table: &Value) -> Optio
     }
     let take = || {
         // SAFETY: what `make` gives is an object with a table of the kind, ours to free.
-        let object = unsafe { scalar.import(object, None)? };
+        let object = unsafe { crossing.import(object, None)? };
         let object = object.downcast::<Arc<K>>().map_err(|_| ParamError::new("the program made another kind"))?;
         let resolved = serde_json::from_str(&resolved.finish("what the program made")?)
             .map_err(|e| ParamError::new(format!("what the program made is not JSON: {e}")))?;

@@ -4,22 +4,25 @@
 use std::fmt::Write;
 
 use super::{
-    ABI_MAJOR, ABI_MINOR, Described, Description, ENTRY, SCONCE_FAILED, SCONCE_OK, SCONCE_PANICKED, SconceDistance,
-    SconceEma, SconceError, SconceHost, SconceLevel, SconceLibrary, SconceLr, SconceNoise, SconceNumbers, SconceObject,
-    SconceObjective, SconceObservation, SconcePlugin, SconceSamplerState, SconceSchedule, SconceSpacing, SconceStr,
-    SconceText, SconceTimesteps, SconceWeighting, SconceWeightingState,
+    ABI_MAJOR, ABI_MINOR, Described, Description, ENTRY, SCONCE_F32, SCONCE_FAILED, SCONCE_MEMORY_HOST, SCONCE_OK,
+    SCONCE_PANICKED, SconceBackbone, SconceDistance, SconceEma, SconceError, SconceHost, SconceLevel, SconceLibrary,
+    SconceLr, SconceNoise, SconceNumbers, SconceObject, SconceObjective, SconceObservation, SconcePlugin,
+    SconceSamplerState, SconceSchedule, SconceSpacing, SconceStr, SconceTensor, SconceTensors, SconceText,
+    SconceTimesteps, SconceWeighting, SconceWeightingState,
 };
 
 /// The header as it is committed.
 pub const HEADER: &str = include_str!("../../include/sconce_plugin.h");
 
 /// Every struct of the ABI, each after those that it holds.
-pub const STRUCTS: [Description; 21] = [
+pub const STRUCTS: [Description; 24] = [
     SconceStr::DESCRIPTION,
     SconceText::DESCRIPTION,
     SconceNumbers::DESCRIPTION,
     SconceError::DESCRIPTION,
     SconceObject::DESCRIPTION,
+    SconceTensor::DESCRIPTION,
+    SconceTensors::DESCRIPTION,
     SconceNoise::DESCRIPTION,
     SconceLevel::DESCRIPTION,
     SconceObservation::DESCRIPTION,
@@ -33,13 +36,14 @@ pub const STRUCTS: [Description; 21] = [
     SconceSpacing::DESCRIPTION,
     SconceSamplerState::DESCRIPTION,
     SconceWeightingState::DESCRIPTION,
+    SconceBackbone::DESCRIPTION,
     SconceHost::DESCRIPTION,
     SconcePlugin::DESCRIPTION,
     SconceLibrary::DESCRIPTION,
 ];
 
 const INTRODUCTION: &str = "\
-/* The C ABI of sconce's scalar plugins. Generated from sconce-sdk: do not edit.
+/* The C ABI of sconce's plugins. Generated from sconce-sdk: do not edit.
 
    A plugin is a shared library with one function, sconce_plugin, that returns a SconceLibrary. Build it with this header
    alone: `cc -shared -fPIC -o libmine.so mine.c`. Then `sconce --plugin ./libmine.so ...` uses it.
@@ -80,6 +84,8 @@ pub fn text() -> String {
     let _ = writeln!(h, "#define SCONCE_OK {SCONCE_OK}\n#define SCONCE_FAILED {SCONCE_FAILED}");
     h += "/* The same, where what it was called on may be broken: an exception, a panic. */\n";
     let _ = writeln!(h, "#define SCONCE_PANICKED {SCONCE_PANICKED}\n");
+    h += "/* Types of numbers, and kinds of memory, in a SconceTensor. */\n";
+    let _ = writeln!(h, "#define SCONCE_F32 {SCONCE_F32}\n#define SCONCE_MEMORY_HOST {SCONCE_MEMORY_HOST}\n");
     for s in &STRUCTS {
         let _ = writeln!(h, "typedef struct {0} {0};", s.name);
     }
@@ -164,6 +170,7 @@ fn c_type(rust: &str) -> String {
     match rust {
         "usize" => "size_t",
         "f64" => "double",
+        "f32" => "float",
         "u64" => "uint64_t",
         "u32" => "uint32_t",
         "c_void" => "void",

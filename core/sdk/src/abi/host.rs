@@ -4,9 +4,9 @@
 use serde_json::{Map, Value};
 
 use super::basic::{SconceObject, SconceStatus, SconceStr};
+use super::crossing::{crossing, set};
 use super::guard::guard;
 use super::library::SconceHost;
-use super::scalar::{scalar, set};
 use super::sink::{SconceError, SconceText};
 use super::{ABI_MAJOR, ABI_MINOR};
 use crate::choice::Selection;
@@ -38,13 +38,13 @@ unsafe extern "C" fn make(
     let body = || {
         // SAFETY: the caller's texts live until this call returns.
         let (kind, table) = unsafe { (kind.read("the kind")?, table.read("the table")?) };
-        let scalar = scalar(kind).ok_or_else(|| {
+        let crossing = crossing(kind).ok_or_else(|| {
             ParamError::new(format!("there is no kind `{kind}` that libraries can be given plugins of"))
         })?;
         let table: Value =
             serde_json::from_str(table).map_err(|e| ParamError::new(format!("the table is not JSON: {e}")))?;
         let (plugin, built) = Selection::of(kind, &table)?.build()?;
-        let made = scalar.export(built.object)?;
+        let made = crossing.export(built.object)?;
         // SAFETY: the caller passes room for an object, and a sink or null.
         unsafe {
             if !resolved.is_null() {

@@ -4,10 +4,10 @@
 use std::ffi::c_void;
 
 use super::basic::{SconceObject, SconceObservation, SconceStatus};
+use super::crossing::{each, free};
 use super::declare::c_struct;
 use super::foreign::{ABSENT, Foreign};
 use super::guard::guard;
-use super::scalar::{each, free};
 use super::sink::{NumberBuffer, SconceError, SconceNumbers};
 use super::table::{Table, TableError};
 use crate::learned::{Learned, Observation, SamplerState, WeightingState};

@@ -39,8 +39,8 @@ c_struct! {
     pub struct SconcePlugin {
         /// sizeof(SconcePlugin), as the library knows it.
         pub size: usize,
-        /// What it decides: "schedule", "objective", "weighting", "timesteps", "distance", "ema", "lr" or "spacing". A
-        /// program skips kinds that it does not know.
+        /// What it decides: "schedule", "objective", "weighting", "timesteps", "distance", "ema", "lr", "spacing" or
+        /// "backbone". A program skips kinds that it does not know.
         pub kind: SconceStr,
         /// Its name in recipes: small letters, digits and hyphens.
         pub name: SconceStr,
@@ -52,7 +52,7 @@ c_struct! {
         /// "description" for each parameter, "examples" has tables to try it with where there are no defaults for all.
         pub schema: SconceStr,
         /// The functions of its kind: a SconceSchedule, SconceObjective, SconceWeighting, SconceTimesteps, SconceDistance,
-        /// SconceEma, SconceLr or SconceSpacing. It lives for ever.
+        /// SconceEma, SconceLr, SconceSpacing or SconceBackbone. It lives for ever.
         pub table: *const c_void,
         /// The library's own, for `build`; may be null.
         pub data: *const c_void,

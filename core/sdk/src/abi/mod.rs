@@ -1,11 +1,12 @@
-//! The C ABI of scalar plugins: what crosses between the program and a library that it loads, in either direction.
+//! The C ABI of plugins: what crosses between the program and a library that it loads, in either direction.
 //!
-//! Nothing of Rust crosses: no trait object, no allocation, no panic, no tensor. What crosses is
+//! Nothing of Rust crosses: no trait object, no allocation, no panic, no tensor of candle's. What crosses is
 //!
 //! - **tables**: `#[repr(C)]` structs of function pointers whose first field is their own size. A reader looks at no field
 //!   beyond the size that the writer gave, and takes an absent one, or a null function, for the default in its
 //!   documentation. So tables grow at their ends, and an older library and a newer program understand each other;
-//! - **arrays** of `f64` with their length, so that one call serves a batch;
+//! - **arrays** of `f64` with their length, so that one call serves a batch; for backbones, views of `f32` memory with a
+//!   shape ([`SconceTensor`]);
 //! - **text** as a pointer and a length, valid until the call returns. Who has text or numbers of unknown length to give
 //!   puts them into a sink of the one who asked ([`SconceText`], [`SconceNumbers`], [`SconceError`]): each side frees what
 //!   it made, and nothing else;
@@ -26,10 +27,13 @@
 
 mod declare;
 
+mod backbone;
 mod basic;
+mod crossing;
 mod distance;
 mod ema;
 mod foreign;
+mod foreign_network;
 mod guard;
 mod guest;
 pub mod header;
@@ -38,15 +42,17 @@ mod learned;
 mod library;
 mod lr;
 mod objective;
-mod scalar;
 mod schedule;
 mod sink;
 mod spacing;
 mod table;
+mod tensor;
 mod timesteps;
 mod weighting;
 
+pub use backbone::SconceBackbone;
 pub use basic::{SconceLevel, SconceNoise, SconceObject, SconceObservation, SconceStatus, SconceStr};
+pub use crossing::{CROSSING, Crossing, crossing};
 pub use declare::{Described, Description, Field};
 pub use distance::SconceDistance;
 pub use ema::SconceEma;
@@ -57,11 +63,11 @@ pub use learned::{SconceSamplerState, SconceWeightingState};
 pub use library::{SconceHost, SconceLibrary, SconcePlugin};
 pub use lr::SconceLr;
 pub use objective::SconceObjective;
-pub use scalar::{SCALARS, Scalar, scalar};
 pub use schedule::SconceSchedule;
 pub use sink::{Report, SconceError, SconceNumbers, SconceText, TextBuffer};
 pub use spacing::SconceSpacing;
 pub use table::{Table, TableError, read};
+pub use tensor::{SCONCE_F32, SCONCE_MEMORY_HOST, SconceTensor, SconceTensors};
 pub use timesteps::SconceTimesteps;
 pub use weighting::SconceWeighting;
 

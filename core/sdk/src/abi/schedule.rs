@@ -5,10 +5,10 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::basic::{SconceNoise, SconceObject, SconceStatus};
+use super::crossing::{Portable, adopt, each, export, free, set};
 use super::declare::c_struct;
 use super::foreign::{ABSENT, Foreign};
 use super::guard::guard;
-use super::scalar::{Portable, adopt, each, export, free, set};
 use super::sink::SconceError;
 use super::table::{Table, TableError};
 use crate::kinds::Schedule;

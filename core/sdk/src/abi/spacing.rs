@@ -4,10 +4,10 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::basic::{SconceLevel, SconceNoise, SconceObject, SconceStatus};
+use super::crossing::{Portable, free, shared};
 use super::declare::c_struct;
 use super::foreign::{ABSENT, Foreign};
 use super::guard::guard;
-use super::scalar::{Portable, free, shared};
 use super::schedule::{SconceSchedule, lend};
 use super::sink::SconceError;
 use super::table::{Table, TableError};

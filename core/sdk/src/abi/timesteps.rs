@@ -4,11 +4,11 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::basic::{SconceObject, SconceStatus};
+use super::crossing::{Portable, each, free, set, shared};
 use super::declare::c_struct;
 use super::foreign::{ABSENT, Foreign};
 use super::guard::guard;
 use super::learned::{SconceSamplerState, export_sampler};
-use super::scalar::{Portable, each, free, set, shared};
 use super::schedule::{SconceSchedule, lend};
 use super::sink::SconceError;
 use super::table::{Table, TableError};

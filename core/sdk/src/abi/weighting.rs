@@ -4,11 +4,11 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::basic::{SconceNoise, SconceObject, SconceStatus};
+use super::crossing::{Portable, each, each_of_two, free, set, shared};
 use super::declare::c_struct;
 use super::foreign::{ABSENT, Foreign};
 use super::guard::guard;
 use super::learned::{SconceWeightingState, export_weighting};
-use super::scalar::{Portable, each, each_of_two, free, set, shared};
 use super::sink::SconceError;
 use super::table::{Table, TableError};
 use crate::kinds::Weighting;

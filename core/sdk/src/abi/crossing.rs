@@ -8,6 +8,7 @@ use super::basic::SconceObject;
 use super::foreign::{Foreign, Who};
 use super::table::{Table, TableError, read};
 use crate::kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
+use crate::network::Network;
 use crate::registry::{Kind, Object, ParamError};
 
 /// A kind whose plugins can be passed over the border.
@@ -38,8 +39,8 @@ pub(super) fn export<K: Portable + ?Sized>(object: Arc<K>) -> SconceObject {
     SconceObject { table: std::ptr::from_ref(K::table()).cast(), handle: K::handle(object) }
 }
 
-/// A kind of scalar plugin, by its name.
-pub struct Scalar {
+/// A kind whose plugins cross the border, by its name.
+pub struct Crossing {
     /// The kind's word.
     pub name: &'static str,
     /// What the kind decides.
@@ -50,7 +51,7 @@ pub struct Scalar {
     import: unsafe fn(SconceObject, Option<Arc<Who>>) -> Result<Object, TableError>,
 }
 
-impl Scalar {
+impl Crossing {
     const fn of<K: Portable + ?Sized>() -> Self
     where
         Arc<K>: Any + Send + Sync,
@@ -99,24 +100,25 @@ impl Scalar {
 }
 
 /// Every kind that crosses the border.
-pub static SCALARS: [Scalar; 8] = [
-    Scalar::of::<dyn Schedule>(),
-    Scalar::of::<dyn Objective>(),
-    Scalar::of::<dyn Weighting>(),
-    Scalar::of::<dyn TimestepSampler>(),
-    Scalar::of::<dyn Distance>(),
-    Scalar::of::<dyn EmaStrategy>(),
-    Scalar::of::<dyn LrSchedule>(),
-    Scalar::of::<dyn Spacing>(),
+pub static CROSSING: [Crossing; 9] = [
+    Crossing::of::<dyn Schedule>(),
+    Crossing::of::<dyn Objective>(),
+    Crossing::of::<dyn Weighting>(),
+    Crossing::of::<dyn TimestepSampler>(),
+    Crossing::of::<dyn Distance>(),
+    Crossing::of::<dyn EmaStrategy>(),
+    Crossing::of::<dyn LrSchedule>(),
+    Crossing::of::<dyn Spacing>(),
+    Crossing::of::<dyn Network>(),
 ];
 
 /// The kind of this name, if its plugins can cross the border.
-pub fn scalar(kind: &str) -> Option<&'static Scalar> {
-    SCALARS.iter().find(|s| s.name == kind)
+pub fn crossing(kind: &str) -> Option<&'static Crossing> {
+    CROSSING.iter().find(|s| s.name == kind)
 }
 
 /// # Safety
-/// As for [`Scalar::import`].
+/// As for [`Crossing::import`].
 pub(super) unsafe fn adopt<K: Portable + ?Sized>(
     object: SconceObject,
     who: Option<Arc<Who>>,
