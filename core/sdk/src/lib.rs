@@ -33,15 +33,18 @@
 
 pub mod average;
 pub mod choice;
+pub mod discrete;
 pub mod kinds;
 pub mod learned;
 pub mod names;
 pub mod noise;
 pub mod registry;
+pub mod special;
 pub mod testkit;
 
 pub use average::{Profile, Snapshots, Stored, Track};
-pub use choice::Choice;
+pub use choice::{Choice, Folded};
+pub use discrete::Discrete;
 pub use kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
 pub use learned::{Learned, Observation, SamplerState, WeightingState};
 pub use noise::{Level, Noise};

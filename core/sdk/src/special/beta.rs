@@ -1,13 +1,13 @@
 //! The beta distribution: its distribution function and quantiles.
 
 /// ln B(a, b), the logarithm of the beta function.
-pub(crate) fn ln_beta(a: f64, b: f64) -> f64 {
+pub fn ln_beta(a: f64, b: f64) -> f64 {
     libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)
 }
 
 /// The regularised incomplete beta function I_x(a, b) (DLMF 8.17.22): the continued fraction, on the side of the mean where
 /// it converges fast.
-pub(crate) fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
+pub fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     if x <= 0.0 || x >= 1.0 {
         return x.clamp(0.0, 1.0);
     }
@@ -41,7 +41,7 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
 }
 
 /// The x below which a share u of the beta distribution with these shapes lies: Newton's method, kept between bounds.
-pub(crate) fn quantile(u: f64, a: f64, b: f64) -> f64 {
+pub fn quantile(u: f64, a: f64, b: f64) -> f64 {
     if u <= 0.0 || u >= 1.0 {
         return u.clamp(0.0, 1.0);
     }

@@ -1,0 +1,3 @@
+//! Formulas as plugins.
+
+pub mod engine;
