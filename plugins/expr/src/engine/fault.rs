@@ -38,7 +38,10 @@ impl Fault {
 
     /// The error for a recipe: what is wrong, and two lines that show where in `text`.
     pub fn explain(self, text: &str) -> ParamError {
-        let error = ParamError::new(format!("{}\n{}", self.what, shown(text, self.span)));
+        let error = match text.trim() {
+            "" => ParamError::new(self.what),
+            _ => ParamError::new(format!("{}\n{}", self.what, shown(text, self.span))),
+        };
         match self.help {
             Some(help) => error.help(help),
             None => error,
@@ -155,7 +158,7 @@ fn floor(text: &str, at: usize) -> usize {
 /// A character that can do nothing to a terminal, and takes one column.
 pub(super) fn plain(c: char) -> char {
     match c {
-        c if c.is_ascii_graphic() || c.is_alphabetic() => c,
+        c if c.is_ascii_graphic() || c.is_alphabetic() || SPELLED.iter().any(|(sign, _)| *sign == c) => c,
         c if c.is_whitespace() => ' ',
         _ => '\u{fffd}',
     }

@@ -75,7 +75,7 @@ macro_rules! functions {
 #[allow(unused_variables)]
 pub const FUNCTIONS: &[Function] = functions! {
     "min"   "min(a, b, ...)" "the smallest"                       TwoOrMore |[a, b]| if before(a, b) { a } else { b }, |y| first(before(a, b));
-    "max"   "max(a, b, ...)" "the largest"                        TwoOrMore |[a, b]| if before(b, a) && a != b { b } else { a }, |y| first(!(before(b, a) && a != b));
+    "max"   "max(a, b, ...)" "the largest"                        TwoOrMore |[a, b]| if after(a, b) { a } else { b }, |y| first(after(a, b));
     "clamp" "clamp(x, low, high)" "x, kept from low to high"      Three |[x, low, high]| if x < low { low } else if x > high { high } else { x }, |y| [f64::from(y == x), f64::from(x < low), f64::from(x >= low && x > high)];
     "if"    "if(c, a, b)" "a where c is not 0, else b"            Three |[c, a, b]| if c != 0.0 { a } else { b }, |y| if c != 0.0 { [0.0, 1.0, 0.0] } else { [0.0, 0.0, 1.0] };
     "lerp"  "lerp(a, b, x)" "a + (b - a) x"                       Three |[a, b, x]| a + (b - a) * x, |y| [1.0 - x, x, b - a];
@@ -156,6 +156,11 @@ pub mod operators {
 /// The order that `min` goes by. What is no number comes first, so that it is not lost.
 fn before(a: f64, b: f64) -> bool {
     a <= b || a.is_nan()
+}
+
+/// The order that `max` goes by, likewise.
+fn after(a: f64, b: f64) -> bool {
+    a >= b || a.is_nan()
 }
 
 fn first(it_is: bool) -> [f64; 2] {

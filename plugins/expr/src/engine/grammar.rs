@@ -12,7 +12,7 @@ use winnow::token::{one_of, take_while};
 use super::fault::{Fault, missing_operator, missing_value};
 use super::formula::{Draft, Formula, MAX_DEPTH, MAX_LENGTH, Op};
 use super::functions::{FUNCTIONS, Function, Rule, operators};
-use super::names::{Meaning, Names};
+use super::names::{MAX_NAME, Meaning, Names};
 
 type Input<'i> = Stateful<LocatingSlice<&'i str>, State<'i>>;
 type Read<T> = Result<T, Fault>;
@@ -138,6 +138,9 @@ fn named(i: &mut Input) -> Read<Span> {
     take_while(1.., ('a'..='z', 'A'..='Z', '0'..='9', '_')).void().parse_next(i)?;
     let (span, text, names) = (start..here(i), i.state.text, i.state.names);
     let name = &text[span.clone()];
+    if name.len() > MAX_NAME {
+        return Err(Fault::new(span, format!("a name of {} letters: there is none so long", name.len())));
+    }
     space(i)?;
     let function = FUNCTIONS.iter().find(|f| f.name == name);
     if text[here(i)..].starts_with('(') {

@@ -16,6 +16,8 @@ pub type Params = BTreeMap<String, f64>;
 
 /// The most numbers that a plugin may be given.
 const MAX_PARAMS: usize = 32;
+/// The most letters of a name.
+pub const MAX_NAME: usize = 40;
 
 /// What a formula's names stand for.
 #[derive(Debug)]
@@ -124,7 +126,7 @@ impl<'a> Reader<'a> {
 }
 
 fn is_name(name: &str) -> bool {
-    name.len() <= 40
+    name.len() <= MAX_NAME
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
