@@ -14,6 +14,7 @@
 //! read, and says the point at which one breaks.
 
 mod check;
+mod density;
 pub mod distance;
 pub mod ema;
 pub mod engine;

@@ -236,10 +236,9 @@ impl Expr {
                 false => format!("t = {t}"),
             };
             let wrong = |field: &str, what: String| Err(ParamError::new(what).within(field));
-            for (field, name, value, slope) in [
-                (of_alpha, "alpha", noise.alpha, noise.d_alpha),
-                (of_sigma, "sigma", noise.sigma, noise.d_sigma),
-            ] {
+            for (field, name, value, slope) in
+                [(of_alpha, "alpha", noise.alpha, noise.d_alpha), (of_sigma, "sigma", noise.sigma, noise.d_sigma)]
+            {
                 if !(value.is_finite() && value >= 0.0) {
                     return wrong(field, format!("{name} is {value} at {place}, and must be 0 or a number above it"));
                 }

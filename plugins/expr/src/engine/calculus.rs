@@ -1,6 +1,6 @@
 //! What a formula is computed in: plain numbers, or numbers with a derivative, so that a slope is exact and costs one pass.
 
-use super::functions::Rule;
+use super::functions::{Rule, Slopes, Value};
 
 /// A number that a formula can be computed in.
 pub trait Number: Copy {
@@ -8,11 +8,7 @@ pub trait Number: Copy {
     fn constant(x: f64) -> Self;
 
     /// A function of as many arguments as its rule says.
-    fn apply<const N: usize>(
-        arguments: [Self; N],
-        value: fn([f64; N]) -> f64,
-        slopes: fn([f64; N], f64) -> [f64; N],
-    ) -> Self;
+    fn apply<const N: usize>(arguments: [Self; N], value: Value<N>, slopes: Slopes<N>) -> Self;
 
     /// Takes a rule's arguments off a stack of `top` numbers and leaves its value there; how many there are then.
     fn step(rule: &Rule, stack: &mut [Self], top: usize) -> usize {
@@ -24,12 +20,7 @@ pub trait Number: Copy {
     }
 
     /// [`Number::step`] for a known count of arguments.
-    fn leave<const N: usize>(
-        stack: &mut [Self],
-        top: usize,
-        value: fn([f64; N]) -> f64,
-        slopes: fn([f64; N], f64) -> [f64; N],
-    ) -> usize {
+    fn leave<const N: usize>(stack: &mut [Self], top: usize, value: Value<N>, slopes: Slopes<N>) -> usize {
         let at = top - N;
         stack[at] = Self::apply(std::array::from_fn(|i| stack[at + i]), value, slopes);
         at + 1
@@ -41,7 +32,7 @@ impl Number for f64 {
         x
     }
 
-    fn apply<const N: usize>(x: [f64; N], value: fn([f64; N]) -> f64, _: fn([f64; N], f64) -> [f64; N]) -> f64 {
+    fn apply<const N: usize>(x: [f64; N], value: Value<N>, _: Slopes<N>) -> f64 {
         value(x)
     }
 }
@@ -68,11 +59,11 @@ impl Number for Dual {
     }
 
     /// The chain rule. What does not change adds nothing, however steep the function is there: sqrt(0) is 0 with slope 0
-    /// where the 0 is a constant, and a branch that is not taken cannot spoil the one that is.
-    fn apply<const N: usize>(x: [Dual; N], value: fn([f64; N]) -> f64, slopes: fn([f64; N], f64) -> [f64; N]) -> Dual {
+    /// where the 0 is a constant. Nor does a branch that is not taken, whatever it is.
+    fn apply<const N: usize>(x: [Dual; N], value: Value<N>, slopes: Slopes<N>) -> Dual {
         let at = x.map(|x| x.value);
         let value = value(at);
-        let terms = slopes(at, value).into_iter().zip(x).filter(|(slope, x)| *slope != 0.0 && x.slope != 0.0);
-        Dual { value, slope: terms.map(|(slope, x)| slope * x.slope).sum() }
+        let terms = slopes(at, value).into_iter().zip(x).filter(|(_, x)| x.slope != 0.0);
+        Dual { value, slope: terms.filter_map(|(slope, x)| Some(slope? * x.slope)).sum() }
     }
 }

@@ -9,26 +9,33 @@ use std::f64::consts::{E, LN_2, LN_10, PI, SQRT_2};
 
 use sconce_sdk::special::{beta, normal};
 
-/// A function's value, and its derivatives by its arguments, given these and the value.
+/// A function's value.
+pub type Value<const N: usize> = fn([f64; N]) -> f64;
+
+/// Its derivatives by its arguments, given these and the value; none by one that has no part in the value there, such as the
+/// branch of an `if` that is not taken.
+pub type Slopes<const N: usize> = fn([f64; N], f64) -> [Option<f64>; N];
+
+/// How a function is computed, by its number of arguments.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub enum Rule {
     One {
-        value: fn([f64; 1]) -> f64,
-        slopes: fn([f64; 1], f64) -> [f64; 1],
+        value: Value<1>,
+        slopes: Slopes<1>,
     },
     Two {
-        value: fn([f64; 2]) -> f64,
-        slopes: fn([f64; 2], f64) -> [f64; 2],
+        value: Value<2>,
+        slopes: Slopes<2>,
     },
     /// Of two, and of more by taking them one after another.
     TwoOrMore {
-        value: fn([f64; 2]) -> f64,
-        slopes: fn([f64; 2], f64) -> [f64; 2],
+        value: Value<2>,
+        slopes: Slopes<2>,
     },
     Three {
-        value: fn([f64; 3]) -> f64,
-        slopes: fn([f64; 3], f64) -> [f64; 3],
+        value: Value<3>,
+        slopes: Slopes<3>,
     },
 }
 
@@ -59,13 +66,16 @@ pub struct Function {
 /// Numbers with a name.
 pub const CONSTANTS: [(&str, f64); 2] = [("pi", PI), ("e", E)];
 
+/// `|y| …` are the derivatives, `pick …` those of a function that takes one of its arguments as it is, or none.
 macro_rules! functions {
-    ($($name:literal $call:literal $about:literal $arity:ident |$x:pat_param| $value:expr, |$y:pat_param| $slopes:expr;)*) => {
+    (@ |$y:pat_param| $slopes:expr, $x:pat_param) => { |$x, $y| $slopes.map(Some) };
+    (@ pick $slopes:expr, $x:pat_param) => { |$x, _| $slopes };
+    ($($name:literal $call:literal $about:literal $arity:ident |$x:pat_param| $value:expr, { $($slopes:tt)* })*) => {
         &[$(Function {
             name: $name,
             call: $call,
             about: $about,
-            rule: Rule::$arity { value: |$x| $value, slopes: |$x, $y| $slopes },
+            rule: Rule::$arity { value: |$x| $value, slopes: functions!(@ $($slopes)*, $x) },
         }),*]
     };
 }
@@ -74,51 +84,51 @@ macro_rules! functions {
 #[rustfmt::skip]
 #[allow(unused_variables)]
 pub const FUNCTIONS: &[Function] = functions! {
-    "min"   "min(a, b, ...)" "the smallest"                       TwoOrMore |[a, b]| if before(a, b) { a } else { b }, |y| first(before(a, b));
-    "max"   "max(a, b, ...)" "the largest"                        TwoOrMore |[a, b]| if after(a, b) { a } else { b }, |y| first(after(a, b));
-    "clamp" "clamp(x, low, high)" "x, kept from low to high"      Three |[x, low, high]| if x < low { low } else if x > high { high } else { x }, |y| [f64::from(y == x), f64::from(x < low), f64::from(x >= low && x > high)];
-    "if"    "if(c, a, b)" "a where c is not 0, else b"            Three |[c, a, b]| if c != 0.0 { a } else { b }, |y| if c != 0.0 { [0.0, 1.0, 0.0] } else { [0.0, 0.0, 1.0] };
-    "lerp"  "lerp(a, b, x)" "a + (b - a) x"                       Three |[a, b, x]| a + (b - a) * x, |y| [1.0 - x, x, b - a];
-    "step"  "step(x)" "0 below 0, else 1"                         One |[x]| f64::from(x >= 0.0), |y| [0.0];
-    "sign"  "sign(x)" "-1, 0 or 1"                                One |[x]| if x == 0.0 { 0.0 } else { x.signum() }, |y| [0.0];
-    "abs"   "abs(x)" "without its sign"                           One |[x]| x.abs(), |y| [if x < 0.0 { -1.0 } else { 1.0 }];
-    "floor" "floor(x)" "down to a whole number"                   One |[x]| x.floor(), |y| [0.0];
-    "ceil"  "ceil(x)" "up to a whole number"                      One |[x]| x.ceil(), |y| [0.0];
-    "round" "round(x)" "to a whole number, halves to the even one" One |[x]| x.round_ties_even(), |y| [0.0];
-    "mod"   "mod(a, b)" "what is left of a after whole b"         Two |[a, b]| a.rem_euclid(b), |y| [1.0, -((a - y) / b)];
-    "exp"   "exp(x)" "e^x"                                        One |[x]| x.exp(), |y| [y];
-    "expm1" "expm1(x)" "e^x - 1, exact near 0"                    One |[x]| x.exp_m1(), |y| [y + 1.0];
-    "ln"    "ln(x)" "the natural logarithm"                       One |[x]| x.ln(), |y| [1.0 / x];
-    "log1p" "log1p(x)" "ln(1 + x), exact near 0"                  One |[x]| x.ln_1p(), |y| [1.0 / (1.0 + x)];
-    "log2"  "log2(x)" "the logarithm to base 2"                   One |[x]| x.log2(), |y| [1.0 / (x * LN_2)];
-    "log10" "log10(x)" "the logarithm to base 10"                 One |[x]| x.log10(), |y| [1.0 / (x * LN_10)];
-    "sqrt"  "sqrt(x)" "the square root"                           One |[x]| x.sqrt(), |y| [0.5 / y];
-    "cbrt"  "cbrt(x)" "the cube root"                             One |[x]| x.cbrt(), |y| [1.0 / (3.0 * y * y)];
-    "pow"   "pow(a, b)" "a^b"                                     Two |[a, b]| power(a, b), |y| power_slopes(a, b, y);
-    "hypot" "hypot(a, b)" "sqrt(a^2 + b^2)"                       Two |[a, b]| a.hypot(b), |y| if y == 0.0 { [1.0, 1.0] } else { [a / y, b / y] };
-    "sin"   "sin(x)" "the sine of radians"                        One |[x]| x.sin(), |y| [x.cos()];
-    "cos"   "cos(x)" "the cosine"                                 One |[x]| x.cos(), |y| [-x.sin()];
-    "tan"   "tan(x)" "the tangent"                                One |[x]| x.tan(), |y| [1.0 + y * y];
-    "asin"  "asin(x)" "the angle of a sine"                       One |[x]| x.asin(), |y| [1.0 / ((1.0 - x) * (1.0 + x)).sqrt()];
-    "acos"  "acos(x)" "the angle of a cosine"                     One |[x]| x.acos(), |y| [-1.0 / ((1.0 - x) * (1.0 + x)).sqrt()];
-    "atan"  "atan(x)" "the angle of a tangent"                    One |[x]| x.atan(), |y| [1.0 / (1.0 + x * x)];
-    "atan2" "atan2(y, x)" "the angle of the point (x, y)"         Two |[a, b]| a.atan2(b), |y| [b / (a * a + b * b), -a / (a * a + b * b)];
-    "sinh"  "sinh(x)" "the hyperbolic sine"                       One |[x]| x.sinh(), |y| [x.cosh()];
-    "cosh"  "cosh(x)" "the hyperbolic cosine"                     One |[x]| x.cosh(), |y| [x.sinh()];
-    "tanh"  "tanh(x)" "the hyperbolic tangent"                    One |[x]| x.tanh(), |y| [(1.0 - y) * (1.0 + y)];
-    "asinh" "asinh(x)" "the inverse of sinh"                      One |[x]| x.asinh(), |y| [1.0 / x.hypot(1.0)];
-    "acosh" "acosh(x)" "the inverse of cosh"                      One |[x]| x.acosh(), |y| [1.0 / ((x - 1.0) * (x + 1.0)).sqrt()];
-    "atanh" "atanh(x)" "the inverse of tanh"                      One |[x]| x.atanh(), |y| [1.0 / ((1.0 - x) * (1.0 + x))];
-    "sigmoid" "sigmoid(x)" "1/(1 + e^-x)"                         One |[x]| sigmoid(x), |y| [y * sigmoid(-x)];
-    "logit" "logit(x)" "ln(x/(1 - x))"                            One |[x]| x.ln() - (-x).ln_1p(), |y| [1.0 / (x * (1.0 - x))];
-    "softplus" "softplus(x)" "ln(1 + e^x)"                        One |[x]| x.max(0.0) + (-x.abs()).exp().ln_1p(), |y| [sigmoid(x)];
-    "erf"   "erf(x)" "the error function"                         One |[x]| libm::erf(x), |y| [bell(x * SQRT_2) * 2.0 * SQRT_2];
-    "erfc"  "erfc(x)" "1 - erf(x), exact where it is small"       One |[x]| libm::erfc(x), |y| [bell(x * SQRT_2) * -2.0 * SQRT_2];
-    "normal" "normal(x)" "the standard normal distribution function" One |[x]| normal::normal(x), |y| [bell(x)];
-    "probit" "probit(u)" "the standard normal quantile"           One |[u]| normal::probit(u), |y| [1.0 / bell(y)];
-    "lgamma" "lgamma(x)" "the logarithm of the gamma function"    One |[x]| libm::lgamma(x), |y| [f64::NAN];
-    "beta_cdf" "beta_cdf(x, a, b)" "the beta distribution function with numbers a, b" Three |[x, a, b]| beta::incomplete_beta(a, b, x), |y| [beta_density(x, a, b), f64::NAN, f64::NAN];
-    "beta_quantile" "beta_quantile(u, a, b)" "its quantile"       Three |[u, a, b]| beta::quantile(u, a, b), |y| [1.0 / beta_density(y, a, b), f64::NAN, f64::NAN];
+    "min"   "min(a, b, ...)" "the smallest"                       TwoOrMore |[a, b]| if before(a, b) { a } else { b }, { pick first(before(a, b)) }
+    "max"   "max(a, b, ...)" "the largest"                        TwoOrMore |[a, b]| if after(a, b) { a } else { b }, { pick first(after(a, b)) }
+    "clamp" "clamp(x, low, high)" "x, kept from low to high"      Three |[x, low, high]| if x < low { low } else if x > high { high } else { x }, { pick [(!(x < low || x > high)).then_some(1.0), (x < low).then_some(1.0), (x >= low && x > high).then_some(1.0)] }
+    "if"    "if(c, a, b)" "a where c is not 0, else b"            Three |[c, a, b]| if c != 0.0 { a } else { b }, { pick [None, (c != 0.0).then_some(1.0), (c == 0.0).then_some(1.0)] }
+    "lerp"  "lerp(a, b, x)" "a + (b - a) x"                       Three |[a, b, x]| a + (b - a) * x, { |y| [1.0 - x, x, b - a] }
+    "step"  "step(x)" "0 below 0, else 1"                         One |[x]| f64::from(x >= 0.0), { pick [None] }
+    "sign"  "sign(x)" "-1, 0 or 1"                                One |[x]| if x == 0.0 { 0.0 } else { x.signum() }, { pick [None] }
+    "abs"   "abs(x)" "without its sign"                           One |[x]| x.abs(), { |y| [if x < 0.0 { -1.0 } else { 1.0 }] }
+    "floor" "floor(x)" "down to a whole number"                   One |[x]| x.floor(), { pick [None] }
+    "ceil"  "ceil(x)" "up to a whole number"                      One |[x]| x.ceil(), { pick [None] }
+    "round" "round(x)" "to a whole number, halves to the even one" One |[x]| x.round_ties_even(), { pick [None] }
+    "mod"   "mod(a, b)" "what is left of a after whole b"         Two |[a, b]| a.rem_euclid(b), { |y| [1.0, -((a - y) / b)] }
+    "exp"   "exp(x)" "e^x"                                        One |[x]| x.exp(), { |y| [y] }
+    "expm1" "expm1(x)" "e^x - 1, exact near 0"                    One |[x]| x.exp_m1(), { |y| [y + 1.0] }
+    "ln"    "ln(x)" "the natural logarithm"                       One |[x]| x.ln(), { |y| [1.0 / x] }
+    "log1p" "log1p(x)" "ln(1 + x), exact near 0"                  One |[x]| x.ln_1p(), { |y| [1.0 / (1.0 + x)] }
+    "log2"  "log2(x)" "the logarithm to base 2"                   One |[x]| x.log2(), { |y| [1.0 / (x * LN_2)] }
+    "log10" "log10(x)" "the logarithm to base 10"                 One |[x]| x.log10(), { |y| [1.0 / (x * LN_10)] }
+    "sqrt"  "sqrt(x)" "the square root"                           One |[x]| x.sqrt(), { |y| [0.5 / y] }
+    "cbrt"  "cbrt(x)" "the cube root"                             One |[x]| x.cbrt(), { |y| [1.0 / (3.0 * y * y)] }
+    "pow"   "pow(a, b)" "a^b"                                     Two |[a, b]| power(a, b), { |y| power_slopes(a, b, y) }
+    "hypot" "hypot(a, b)" "sqrt(a^2 + b^2)"                       Two |[a, b]| a.hypot(b), { |y| if y == 0.0 { [1.0, 1.0] } else { [a / y, b / y] } }
+    "sin"   "sin(x)" "the sine of radians"                        One |[x]| x.sin(), { |y| [x.cos()] }
+    "cos"   "cos(x)" "the cosine"                                 One |[x]| x.cos(), { |y| [-x.sin()] }
+    "tan"   "tan(x)" "the tangent"                                One |[x]| x.tan(), { |y| [1.0 + y * y] }
+    "asin"  "asin(x)" "the angle of a sine"                       One |[x]| x.asin(), { |y| [1.0 / ((1.0 - x) * (1.0 + x)).sqrt()] }
+    "acos"  "acos(x)" "the angle of a cosine"                     One |[x]| x.acos(), { |y| [-1.0 / ((1.0 - x) * (1.0 + x)).sqrt()] }
+    "atan"  "atan(x)" "the angle of a tangent"                    One |[x]| x.atan(), { |y| [1.0 / (1.0 + x * x)] }
+    "atan2" "atan2(y, x)" "the angle of the point (x, y)"         Two |[a, b]| a.atan2(b), { |y| [b / (a * a + b * b), -a / (a * a + b * b)] }
+    "sinh"  "sinh(x)" "the hyperbolic sine"                       One |[x]| x.sinh(), { |y| [x.cosh()] }
+    "cosh"  "cosh(x)" "the hyperbolic cosine"                     One |[x]| x.cosh(), { |y| [x.sinh()] }
+    "tanh"  "tanh(x)" "the hyperbolic tangent"                    One |[x]| x.tanh(), { |y| [(1.0 - y) * (1.0 + y)] }
+    "asinh" "asinh(x)" "the inverse of sinh"                      One |[x]| x.asinh(), { |y| [1.0 / x.hypot(1.0)] }
+    "acosh" "acosh(x)" "the inverse of cosh"                      One |[x]| x.acosh(), { |y| [1.0 / ((x - 1.0) * (x + 1.0)).sqrt()] }
+    "atanh" "atanh(x)" "the inverse of tanh"                      One |[x]| x.atanh(), { |y| [1.0 / ((1.0 - x) * (1.0 + x))] }
+    "sigmoid" "sigmoid(x)" "1/(1 + e^-x)"                         One |[x]| sigmoid(x), { |y| [y * sigmoid(-x)] }
+    "logit" "logit(x)" "ln(x/(1 - x))"                            One |[x]| x.ln() - (-x).ln_1p(), { |y| [1.0 / (x * (1.0 - x))] }
+    "softplus" "softplus(x)" "ln(1 + e^x)"                        One |[x]| x.max(0.0) + (-x.abs()).exp().ln_1p(), { |y| [sigmoid(x)] }
+    "erf"   "erf(x)" "the error function"                         One |[x]| libm::erf(x), { |y| [bell(x * SQRT_2) * 2.0 * SQRT_2] }
+    "erfc"  "erfc(x)" "1 - erf(x), exact where it is small"       One |[x]| libm::erfc(x), { |y| [bell(x * SQRT_2) * -2.0 * SQRT_2] }
+    "normal" "normal(x)" "the standard normal distribution function" One |[x]| normal::normal(x), { |y| [bell(x)] }
+    "probit" "probit(u)" "the standard normal quantile"           One |[u]| normal::probit(u), { |y| [1.0 / bell(y)] }
+    "lgamma" "lgamma(x)" "the logarithm of the gamma function"    One |[x]| libm::lgamma(x), { |y| [f64::NAN] }
+    "beta_cdf" "beta_cdf(x, a, b)" "the beta distribution function with numbers a, b" Three |[x, a, b]| beta::incomplete_beta(a, b, x), { |y| [beta_density(x, a, b), f64::NAN, f64::NAN] }
+    "beta_quantile" "beta_quantile(u, a, b)" "its quantile"       Three |[u, a, b]| beta::quantile(u, a, b), { |y| [1.0 / beta_density(y, a, b), f64::NAN, f64::NAN] }
 };
 
 /// The operators between two values, from the loosest to the tightest.
@@ -129,7 +139,7 @@ pub mod operators {
     macro_rules! comparison {
         ($name:ident, $op:tt) => {
             /// 1 where it holds, else 0.
-            pub const $name: Rule = Rule::Two { value: |[a, b]| f64::from(a $op b), slopes: |_, _| [0.0, 0.0] };
+            pub const $name: Rule = Rule::Two { value: |[a, b]| f64::from(a $op b), slopes: |_, _| [None, None] };
         };
     }
     comparison!(LESS, <);
@@ -140,17 +150,18 @@ pub mod operators {
     comparison!(OTHER, !=);
 
     /// a + b.
-    pub const ADD: Rule = Rule::Two { value: |[a, b]| a + b, slopes: |_, _| [1.0, 1.0] };
+    pub const ADD: Rule = Rule::Two { value: |[a, b]| a + b, slopes: |_, _| [1.0, 1.0].map(Some) };
     /// a - b.
-    pub const SUBTRACT: Rule = Rule::Two { value: |[a, b]| a - b, slopes: |_, _| [1.0, -1.0] };
+    pub const SUBTRACT: Rule = Rule::Two { value: |[a, b]| a - b, slopes: |_, _| [1.0, -1.0].map(Some) };
     /// a b.
-    pub const MULTIPLY: Rule = Rule::Two { value: |[a, b]| a * b, slopes: |[a, b], _| [b, a] };
+    pub const MULTIPLY: Rule = Rule::Two { value: |[a, b]| a * b, slopes: |[a, b], _| [b, a].map(Some) };
     /// a/b.
-    pub const DIVIDE: Rule = Rule::Two { value: |[a, b]| a / b, slopes: |[_, b], y| [1.0 / b, -y / b] };
+    pub const DIVIDE: Rule = Rule::Two { value: |[a, b]| a / b, slopes: |[_, b], y| [1.0 / b, -y / b].map(Some) };
     /// -a.
-    pub const NEGATE: Rule = Rule::One { value: |[a]| -a, slopes: |_, _| [-1.0] };
+    pub const NEGATE: Rule = Rule::One { value: |[a]| -a, slopes: |_, _| [-1.0].map(Some) };
     /// a^b.
-    pub const POWER: Rule = Rule::Two { value: |[a, b]| power(a, b), slopes: |[a, b], y| power_slopes(a, b, y) };
+    pub const POWER: Rule =
+        Rule::Two { value: |[a, b]| power(a, b), slopes: |[a, b], y| power_slopes(a, b, y).map(Some) };
 }
 
 /// The order that `min` goes by. What is no number comes first, so that it is not lost.
@@ -163,8 +174,8 @@ fn after(a: f64, b: f64) -> bool {
     a >= b || a.is_nan()
 }
 
-fn first(it_is: bool) -> [f64; 2] {
-    if it_is { [1.0, 0.0] } else { [0.0, 1.0] }
+fn first(it_is: bool) -> [Option<f64>; 2] {
+    if it_is { [Some(1.0), None] } else { [None, Some(1.0)] }
 }
 
 /// Small whole powers by multiplication, which is what a square means everywhere else in this program.
