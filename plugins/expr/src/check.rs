@@ -5,7 +5,17 @@ use sconce_sdk::ParamError;
 
 /// An error about the value of a field's formula at a place.
 pub(crate) fn wrong(field: &str, value: f64, place: impl std::fmt::Display, must: &str) -> ParamError {
-    ParamError::new(format!("is {value} at {place}, and must be {must}")).within(field)
+    ParamError::new(format!("is {} at {place}, and must be {must}", Shown(value))).within(field)
+}
+
+/// A number as it is read best: one of a size beyond everyday ones with its exponent.
+pub(crate) struct Shown(pub f64);
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let everyday = self.0 == 0.0 || !self.0.is_finite() || (1e-4..1e9).contains(&self.0.abs());
+        if everyday { write!(f, "{}", self.0) } else { write!(f, "{:e}", self.0) }
+    }
 }
 
 /// Nothing, or that the value is not what it must be.

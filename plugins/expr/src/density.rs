@@ -8,12 +8,15 @@ use std::sync::LazyLock;
 
 use sconce_sdk::ParamError;
 
+use crate::check::Shown;
 use crate::engine::Formula;
 
 /// How the field is called that the formula is from.
 const FIELD: &str = "p";
 /// The names that it may use: the time, and what is left of it with all its digits.
 pub(crate) const NAMES: [&str; 2] = ["t", "r"];
+/// What helps at t = 1.
+const WRITE_R: &str = "write r for 1 - t, which keeps its digits there; or write its `quantile`";
 /// Points of one rule.
 const POINTS: usize = 12;
 /// The most cells.
@@ -96,8 +99,9 @@ impl Density {
                 open.extend([(mid, to, right), (from, mid, left)]);
             }
             if made.cells.len() + open.len() > MOST {
-                let what = format!("is too rough to integrate near t = {}", logistic(mid));
-                return Err(ParamError::new(what).within(FIELD));
+                let what = format!("is too rough to integrate near t = {}", Shown(logistic(mid)));
+                let error = ParamError::new(what).within(FIELD);
+                return Err(if mid > 15.0 && !whole { error.help(WRITE_R) } else { error });
             }
         }
         made.check_mass()?;
@@ -112,11 +116,11 @@ impl Density {
         }
         // What lies beyond the ends is about the integrand there times the way to them.
         if self.term(first.from) * 100.0 > 1e-9 * self.total {
-            return Err(wrong("grows too steeply towards t = 0 to be integrated".into()).help("write its `quantile`"));
+            let help = "where it has an integral all the same, write its `quantile`";
+            return Err(wrong("grows so steeply towards t = 0 that no integral is found".into()).help(help));
         }
         if self.term(last.to) * 10.0 > 1e-9 * self.total {
-            let help = "write r for 1 - t, which keeps its digits there; or write its `quantile`";
-            return Err(wrong("grows too steeply towards t = 1 to be integrated".into()).help(help));
+            return Err(wrong("grows so steeply towards t = 1 that no integral is found".into()).help(WRITE_R));
         }
         Ok(())
     }
@@ -142,7 +146,7 @@ impl Density {
                 value.is_finite() && value >= 0.0,
                 FIELD,
                 value,
-                format!("t = {t}"),
+                format!("t = {}", Shown(t)),
                 "0 or a number above it",
             )?;
         }

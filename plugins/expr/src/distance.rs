@@ -2,8 +2,9 @@
 
 use sconce_sdk::{Folded, ParamError, prelude::*};
 
+use crate::check::{self, Shown};
 use crate::engine::{Dual, Formula, Params, Reader};
-use crate::{check, language, levels};
+use crate::{language, levels};
 
 /// The fields of a distance's formulas.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -55,7 +56,7 @@ impl TryFrom<Spec> for Expr {
             // Where the rectified flow has this level.
             let t = n.sigma / (n.alpha + n.sigma);
             let width = made.width(t, &n);
-            let place = format!("t = {t}, {}", levels::place(&n));
+            let place = format!("t = {}, {}", Shown(t), levels::place(&n));
             check::demand(width.is_finite() && width > 0.0, "width", width, place, "a number above 0")?;
             widths.push(width);
         }
@@ -75,7 +76,7 @@ impl From<Expr> for Spec {
 impl Expr {
     fn check(&self, c: f64) -> Result<(), ParamError> {
         let demand = |holds, value: f64, d: f64, must: &str| {
-            check::demand(holds, "rho", value, format!("d = {d}, c = {c}"), must)
+            check::demand(holds, "rho", value, format!("d = {}, c = {}", Shown(d), Shown(c)), must)
         };
         let rho = |d: f64| self.at(d, c)[0];
         demand(rho(0.0) == 0.0, rho(0.0), 0.0, "0")?;
@@ -85,13 +86,15 @@ impl Expr {
             let [value, slope] = self.at(d, c);
             demand(value.is_finite(), value, d, "a finite number")?;
             let even = (rho(-d) - value).abs() <= 1e-12 * value.abs();
-            demand(even, rho(-d), -d, &format!("what it is at {d}, {value}"))?;
+            demand(even, rho(-d), -d, &format!("what it is at {}, {}", Shown(d), Shown(value)))?;
             // One that levels off may lose a rounding.
             let grows = value >= before * (1.0 - 1e-12);
-            demand(grows, value, d, &format!("no less than {before}, which it is nearer to 0"))?;
-            let place = format!("d = {d}, c = {c}");
-            let right = slope.is_finite() && slope >= -1e-12 * value / d;
-            check::demand(right, "rho", slope, format!("the derivative's {place}"), "0 or a number above it")?;
+            demand(grows, value, d, &format!("no less than {}, which it is nearer to 0", Shown(before)))?;
+            if !(slope.is_finite() && slope >= -1e-12 * value / d) {
+                let [slope, d, c] = [slope, d, c].map(Shown);
+                let what = format!("the derivative is {slope} at d = {d}, c = {c}, and must be 0 or a number above it");
+                return Err(ParamError::new(what).within("rho"));
+            }
             before = value;
         }
         Ok(())

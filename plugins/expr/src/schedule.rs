@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use sconce_sdk::{Discrete, Folded, ParamError, prelude::*};
 
+use crate::check::{self, Shown};
 use crate::engine::{Dual, Formula, Params, Reader};
-use crate::{check, language};
+use crate::language;
 
 /// The fields of a schedule's formulas.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -232,15 +233,18 @@ impl Expr {
         for t in check::unit(n) {
             let noise = self.at(t);
             let place = match self.form.depends_on_size() {
-                true => format!("t = {t}, height = {}, width = {}", self.size[0], self.size[1]),
-                false => format!("t = {t}"),
+                true => format!("t = {}, height = {}, width = {}", Shown(t), self.size[0], self.size[1]),
+                false => format!("t = {}", Shown(t)),
             };
             let wrong = |field: &str, what: String| Err(ParamError::new(what).within(field));
             for (field, name, value, slope) in
                 [(of_alpha, "alpha", noise.alpha, noise.d_alpha), (of_sigma, "sigma", noise.sigma, noise.d_sigma)]
             {
                 if !(value.is_finite() && value >= 0.0) {
-                    return wrong(field, format!("{name} is {value} at {place}, and must be 0 or a number above it"));
+                    return wrong(
+                        field,
+                        format!("{name} is {} at {place}, and must be 0 or a number above it", Shown(value)),
+                    );
                 }
                 if !slope.is_finite() {
                     return wrong(field, format!("the derivative of {name} is {slope} at {place}, inside of (0, 1)"));
@@ -254,11 +258,14 @@ impl Expr {
                 // Very near to another time they may be equal.
                 if !(if t - earlier > 0.1 / n as f64 { to < from } else { to <= from + 1e-9 }) {
                     let what = "log-SNR must fall as t grows, and";
-                    return wrong(of_sigma, format!("{what} is {from} at t = {earlier} and {to} at {place}"));
+                    return wrong(of_sigma, format!("{what} is {from} at t = {} and {to} at {place}", Shown(earlier)));
                 }
                 if noise.alpha > less.alpha + 1e-12 {
                     let (from, to) = (less.alpha, noise.alpha);
-                    return wrong(of_alpha, format!("alpha grows, from {from} at t = {earlier} to {to} at {place}"));
+                    return wrong(
+                        of_alpha,
+                        format!("alpha grows, from {from} at t = {} to {to} at {place}", Shown(earlier)),
+                    );
                 }
             }
             before = Some((t, noise));

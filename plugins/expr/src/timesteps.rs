@@ -2,9 +2,10 @@
 
 use sconce_sdk::{Folded, ParamError, prelude::*};
 
+use crate::check::{self, Shown};
 use crate::density::{self, Density};
 use crate::engine::{Formula, Params, Reader};
-use crate::{check, language};
+use crate::language;
 
 /// The fields of a timestep sampler's formula.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -91,11 +92,17 @@ fn rises(field: &str, formula: &Formula, sign: f64, may: fn(f64) -> bool) -> Res
     for u in check::unit(1000).filter(|u| *u < 1.0) {
         let value = formula.at(&[u]);
         let must = if sign > 0.0 { "from 0 to 1" } else { "a number" };
-        check::demand(may(value), field, value, format!("u = {u}"), must)?;
+        check::demand(may(value), field, value, format!("u = {}", Shown(u)), must)?;
         if let Some(before) = before {
             let word = if sign > 0.0 { "no less" } else { "no more" };
             let right = sign * value >= sign * before - ROUNDING * (1.0 + value.abs());
-            check::demand(right, field, value, format!("u = {u}"), &format!("{word} than {before}, just before"))?;
+            check::demand(
+                right,
+                field,
+                value,
+                format!("u = {}", Shown(u)),
+                &format!("{word} than {}, just before", Shown(before)),
+            )?;
         }
         before = Some(value);
     }

@@ -59,7 +59,8 @@ impl<'a> Names<'a> {
     pub fn advice(&self, name: &str) -> String {
         let values = || self.variables.iter().copied().chain(self.params.keys().map(String::as_str));
         let functions = FUNCTIONS.iter().map(|f| f.name);
-        let near = nearest(name, values().chain(CONSTANTS.map(|(c, _)| c)).chain(functions));
+        // One or two letters are near to anything.
+        let near = nearest(name, values().chain(CONSTANTS.map(|(c, _)| c)).chain(functions)).filter(|_| name.len() > 2);
         let there = values().collect::<Vec<_>>().join(", ");
         let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
         format!("{near}there are {there}; `params = {{ {name} = … }}` would add a number of that name")
