@@ -386,3 +386,68 @@ fn distances() {
         }
     }
 }
+
+/// Prints the nanoseconds of one evaluation, of the plugin and of the formula, and the milliseconds that it takes to make
+/// the formula: `cargo test --release --test expr cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn cost() {
+    fn nanoseconds(of: impl Fn(f64) -> f64) -> f64 {
+        let best = (0..5).map(|_| {
+            let (started, n) = (std::time::Instant::now(), 20_000);
+            let sum: f64 = (0..n).map(|i| of(std::hint::black_box((f64::from(i) + 0.5) / f64::from(n)))).sum();
+            std::hint::black_box(sum);
+            started.elapsed().as_secs_f64() * 1e9 / f64::from(n)
+        });
+        best.fold(f64::INFINITY, f64::min)
+    }
+    fn row<K: Kind + ?Sized>(what: &str, plugin: Value, formula: Value, of: impl Fn(&K, f64) -> f64) {
+        let started = std::time::Instant::now();
+        let [plugin, formula] = pair::<K>(plugin, formula);
+        let made = started.elapsed().as_secs_f64() * 1e3;
+        let [a, b] = [&plugin, &formula].map(|p| nanoseconds(|x| of(p, x)));
+        println!("{what:<34} {a:>8.0} ns {b:>8.0} ns   made in {made:.2} ms");
+    }
+    let flow = schedule("rectified-flow");
+    let noise = |t: f64| Noise { alpha: 1.0 - t, sigma: t, d_alpha: -1.0, d_sigma: 1.0 };
+    println!("{:<34} {:>11} {:>11}", "", "plugin", "formula");
+    let min_snr = json!({ "on_x0": "min(snr, gamma)", "params": { "gamma": 5.0 } });
+    row::<dyn Weighting>("weighting min-snr, on_output", "min-snr".into(), min_snr, |w, t| {
+        w.on_output(&noise(t), [0.0, 1.0])
+    });
+    let elbo = json!({ "on_x0": "-d_lambda / 2 * snr" });
+    row::<dyn Weighting>("weighting elbo, on_output", "elbo".into(), elbo, |w, t| w.on_output(&noise(t), [0.0, 1.0]));
+    row::<dyn Objective>("objective v", "v".into(), json!({ "a": "-sigma", "b": "alpha" }), |o, t| {
+        o.target(&noise(t))[0]
+    });
+    let straight = json!({ "alpha": "1 - t", "sigma": "t" });
+    row::<dyn Schedule>("schedule rectified-flow, at", "rectified-flow".into(), straight.clone(), |s, t| {
+        s.at(t).d_sigma
+    });
+    row::<dyn Schedule>("schedule rectified-flow, t_of", "rectified-flow".into(), straight, |s, t| s.t_of(t));
+    let cosine = json!({ "alpha": "sin(pi / 2 * (1 - t))", "sigma": "sin(pi / 2 * t)" });
+    row::<dyn Schedule>("schedule cosine-continuous, at", "cosine-continuous".into(), cosine, |s, t| s.at(t).d_sigma);
+    let betas =
+        json!({ "beta": "lerp(sqrt(b0), sqrt(b1), s)^2", "grid": 1000, "params": { "b0": 0.00085, "b1": 0.012 } });
+    row::<dyn Schedule>("schedule scaled-linear, at", "scaled-linear".into(), betas, |s, t| s.at(t).d_sigma);
+    let logit = json!({ "quantile": "sigmoid(probit(u))" });
+    row::<dyn TimestepSampler>("timesteps logit-normal, quantile", "logit-normal".into(), logit, |s, u| {
+        s.quantile(u, &*flow)
+    });
+    let logit = json!({ "p": "exp(-logit(t)^2 / 2) / (t * r)" });
+    row::<dyn TimestepSampler>("the same by its density", "logit-normal".into(), logit, |s, u| s.quantile(u, &*flow));
+    let levels = json!({ "log_snr": "-2 * (mean + std * probit(u))", "params": { "mean": -1.2, "std": 1.2 } });
+    row::<dyn TimestepSampler>("timesteps log-normal-sigma", "log-normal-sigma".into(), levels, |s, u| {
+        s.quantile(u, &*flow)
+    });
+    let power = json!({ "decay": "(1 - batch / n)^(gamma + 1)", "params": { "gamma": 6.94 } });
+    row::<dyn EmaStrategy>("ema power", "power".into(), power, |e, x| e.decay(0, 4 + (x * 1e6) as u64, 4));
+    row::<dyn LrSchedule>("lr cosine", "cosine".into(), json!({ "factor": "(1 + cos(pi * p)) / 2" }), |l, x| {
+        l.factor((x * 1e6) as u64, 1_000_000)
+    });
+    let karras = json!({ "ratio": "lerp(start^(1/rho), end^(1/rho), s)^rho", "params": { "rho": 7.0 } });
+    row::<dyn Spacing>("spacing karras, 30 steps", "karras".into(), karras, |s, _| s.levels(&*flow, 30)[3].t);
+    let huber = json!({ "rho": "2 * c * d * (d / (hypot(d, c) + c))", "width": "0.1" });
+    row::<dyn Distance>("distance huber", "huber".into(), huber, |r, d| r.at(d, 0.1)[1]);
+    row::<dyn Distance>("distance mse", "mse".into(), json!({ "rho": "d^2" }), |r, d| r.at(d, 0.1)[1]);
+}

@@ -136,7 +136,7 @@ fn quantiles_of_a_density_are_found_to_1e_12() {
         (
             "abs(t - 0.5)",
             |u| if u < 0.5 { 0.5 - 0.5 * (1.0 - 2.0 * u).sqrt() } else { 0.5 + 0.5 * (2.0 * u - 1.0).sqrt() },
-            1e-8,
+            3e-8,
         ),
     ];
     for (p, quantile, within) in known {

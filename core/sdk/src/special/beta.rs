@@ -23,7 +23,7 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let coefficient = |k: usize| {
         let (m, over) = ((k / 2) as f64, a + k as f64);
-        let d = if k % 2 == 0 { m * (b - m) } else { -(a + m) * (a + b + m) };
+        let d = if k.is_multiple_of(2) { m * (b - m) } else { -(a + m) * (a + b + m) };
         d * x / (over * (over - 1.0))
     };
     let away = |y: f64| if y.abs() < TINY { TINY } else { y };
