@@ -125,11 +125,11 @@ fn share_up_to(formula: &Formula, value: f64, sign: f64) -> f64 {
             low = u
         }
         let newton = u - (at.value - value) / at.slope;
-        if (newton - u).abs() <= 1e-16 * u {
+        if (newton - u).abs() <= 4e-16 * u {
             break;
         }
         u = if low < newton && newton < high { newton } else { 0.5 * (low + high) };
-        if high - low <= 1e-16 * high {
+        if high - low <= 4e-16 * high {
             break;
         }
     }

@@ -102,19 +102,18 @@ fn samplers() -> Vec<Choice<dyn TimestepSampler>> {
 
 #[test]
 fn timesteps_hold() {
-    for schedule in schedules().iter().filter(|s| s.table().get("base_size").is_none()) {
-        for sampler in samplers() {
-            let us: Vec<f64> =
-                (0..60).map(|i| f64::from(i) / 60.0 + 1e-3 * f64::from(i % 3)).chain([0.0, 0.99999]).collect();
-            for u in &us {
-                check(&sampler, testkit::timesteps(&*sampler, &**schedule, *u, (*u + 0.3).min(0.999999)));
+    let (schedules, samplers) = (schedules(), samplers());
+    let us = (0..20).map(|i| f64::from(i) / 20.0 + 1e-3 * f64::from(i % 3)).chain([0.0, 0.99999]);
+    for u in us {
+        for sampler in &samplers {
+            // One on a circle, one in steps, one straight and one that explodes.
+            for schedule in [0, 2, 3, 6].map(|k| &schedules[k]) {
+                check(sampler, testkit::timesteps(&**sampler, &**schedule, u, (u + 0.3).min(0.999999)));
             }
         }
     }
-    for schedule in &schedules()[1..3] {
-        for sampler in samplers() {
-            check(&sampler, testkit::density(&*sampler, &**schedule));
-        }
+    for sampler in samplers {
+        check(&sampler, testkit::density(&*sampler, &*schedules[3]));
     }
 }
 
@@ -165,7 +164,7 @@ fn spacings_hold() {
     for schedule in schedules() {
         // sigma grows all along in a spacing of sigma; and there is one where it does not reach far.
         for spacing in &spacings {
-            for steps in [1, 2, 3, 5, 7, 10, 29, 60, 998, 1000, 1002] {
+            for steps in [1, 2, 7, 29, 1000] {
                 if schedule.grid().is_some_and(|n| n < 500) && steps > 50 {
                     continue;
                 }
