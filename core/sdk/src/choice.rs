@@ -169,6 +169,22 @@ fn fold(e: &ParamError) -> String {
     format!("{MARK}{}{MARK}{}{MARK}{}{MARK}", e.path.join("."), e.message, e.help.as_deref().unwrap_or(""))
 }
 
+/// An error on its way through serde: what a plugin's `try_from` returns, so that its path and its advice are not lost
+/// there.
+pub struct Folded(pub ParamError);
+
+impl fmt::Display for Folded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&fold(&self.0))
+    }
+}
+
+impl From<ParamError> for Folded {
+    fn from(error: ParamError) -> Self {
+        Self(error)
+    }
+}
+
 /// Turns serde's message at `path` back into an error, a nested plugin's included.
 pub(crate) fn unfold(mut path: Vec<String>, message: &str) -> ParamError {
     let parts: Vec<&str> = message.split(MARK).collect();

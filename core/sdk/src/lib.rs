@@ -34,6 +34,7 @@
 pub mod abi;
 pub mod average;
 pub mod choice;
+pub mod discrete;
 pub mod health;
 pub mod kinds;
 pub mod laws;
@@ -42,10 +43,12 @@ pub mod names;
 pub mod network;
 pub mod noise;
 pub mod registry;
+pub mod special;
 pub mod testkit;
 
 pub use average::{Profile, Snapshots, Stored, Track};
-pub use choice::Choice;
+pub use choice::{Choice, Folded};
+pub use discrete::Discrete;
 pub use kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
 pub use learned::{Learned, Observation, SamplerState, WeightingState};
 pub use network::{Buffer, Gradients, Network, Parameter, Tape};
