@@ -48,6 +48,8 @@ def imported():
     import lycoris.wrapper
 
     logging.disable(logging.CRITICAL)
+    # Its preset names a UNet's time embedding twice, by class and by name, and then refuses it.
+    lycoris.kohya.PRESET["full"] = {**lycoris.kohya.PRESET["full"], "unet_target_name": []}
     return lycoris
 
 
@@ -145,7 +147,11 @@ def ours_there(lycoris, models, bench, table, naming, adapter):
         if "layout" not in str(e):
             table.refused(bench.name, f"{adapter} kohya", "sconce→", e)
         return
-    network, sd = lycoris.kohya.create_network_from_weights(1.0, str(file), None, models.text(), models.net)
+    lycoris.kohya.LycorisNetworkKohya.apply_preset(dict(unet_target_name=[]))
+    try:
+        network, sd = lycoris.kohya.create_network_from_weights(1.0, str(file), None, models.text(), models.net)
+    except Exception as e:
+        return table.refused(bench.name, f"{adapter} kohya", "sconce→", f"LyCORIS: {type(e).__name__} {' '.join(str(e).split())[:200]}")
     loras = network.unet_loras + network.text_encoder_loras
     unmatched = sorted({k.split(".")[0] for k in sd} - {m.lora_name for m in loras})
     network.apply_to(models.text(), models.net, True, True)
