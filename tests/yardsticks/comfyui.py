@@ -165,7 +165,7 @@ def forwards(comfy, bench, model, clip, vae):
             mine = getattr(pipe, part)
             if name == "t5xxl":
                 small = ids % 1600
-                found[part] = (mine(small)[0], theirs(small)[0])
+                found[part] = (mine(small)[0], theirs(small, None)[0])
                 continue
             wanted = mine(ids, output_hidden_states=True)
             # The last layer's state before the norm is no output of both; the state before it and the pooled one are.
@@ -281,8 +281,8 @@ def saved(comfy, bench, table, model, clip, vae):
     table.row(bench.name, "checkpoint it saves", "→sconce", (off, 1, count), 0)
 
 
-def extracted(comfy, bench, table, said, model, clip, kind, bias):
-    """Its node that extracts a LoRA from two models."""
+def extract(comfy, bench, model, clip, kind, bias, rank=4):
+    """A file by its node that extracts a LoRA from two models: this one, and one moved away from it."""
     sys.modules.setdefault("folder_paths", type(sys)("folder_paths"))
     import comfy_extras.nodes_lora_extract as node
 
@@ -300,10 +300,15 @@ def extracted(comfy, bench, table, said, model, clip, kind, bias):
             continue
         for key, patch in base.get_key_patches(prefix or None).items():
             patcher.add_patches({key: patch}, -1.0, 1.0)
-        node.calc_lora_model(patcher, 4, prefix, out, sd, lora_type, bias_diff=bias == "with norms and biases")
+        node.calc_lora_model(patcher, rank, prefix, out, sd, lora_type, bias_diff=bias == "with norms and biases")
         patcher.unpatch_model()
     file = bench.work / "extracted.safetensors"
     save_file(sd, file)
+    return file
+
+
+def extracted(comfy, bench, table, said, model, clip, kind, bias):
+    file = extract(comfy, bench, model, clip, kind, bias)
     row = f"extracted {kind}, {bias}"
     said.taken()
     theirs = patched(comfy, model, clip, file, 1.0)

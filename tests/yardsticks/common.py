@@ -111,10 +111,10 @@ class Failed(Exception):
 class Bench:
     """A small model in a folder of its own, in both layouts, and sconce at work on it."""
 
-    def __init__(self, program, name, work):
+    def __init__(self, program, name, work, case=None):
         self.program, self.name, self.work = Path(program).resolve(), name, Path(work) / name
         self.work.mkdir(parents=True, exist_ok=True)
-        self.case = MODELS[name]
+        self.case = case or MODELS[name]
         self.folder, self.single = self.work / "model", self.work / "model.safetensors"
         if not self.folder.exists():
             self._assemble()
@@ -234,6 +234,21 @@ class Table:
     def end(self):
         print(f"{self.program}: {self.bad} rows are not equal")
         return int(self.bad > 0)
+
+
+def effective(layer):
+    """The weight that a layer computes with, adapters and all."""
+    bias = layer.bias if layer.bias is not None else 0
+    if isinstance(layer, torch.nn.Linear):
+        return (layer(torch.eye(layer.in_features)) - bias).T.clone()
+    k, p = layer.kernel_size[0], layer.padding[0]
+    assert layer.stride[0] == 1
+    side = 2 * k - 1
+    x = torch.zeros(layer.in_channels, layer.in_channels, side, side)
+    x[range(layer.in_channels), range(layer.in_channels), k - 1, k - 1] = 1
+    y = layer(x) - (bias.view(1, -1, 1, 1) if layer.bias is not None else 0)
+    y = y[:, :, p : p + k, p : p + k] if side + 2 * p - k + 1 > k else y
+    return y.flip(2, 3).transpose(0, 1).clone()
 
 
 @contextlib.contextmanager

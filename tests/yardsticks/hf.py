@@ -36,6 +36,12 @@ def ours(bench, folder):
     return {f"{part}.{k.removeprefix('text_model.')}": t for part, tensors in folder.items() for k, t in tensors.items() if part != "vae"}
 
 
+def loads(bench):
+    """The components that diffusers puts LoRAs on: T5 is none of them."""
+    t5 = {"flux": "text_encoder_2", "sd3": "text_encoder_3", "sd35": "text_encoder_3"}.get(bench.name)
+    return [bench.denoiser, *[part for part in bench.encoders() if part != t5]]
+
+
 def row(bench, table, name, direction, theirs, file, limit, scale=1.0, note=""):
     try:
         mine = ours(bench, bench.merged_folder(file, scale))
@@ -50,6 +56,27 @@ def row(bench, table, name, direction, theirs, file, limit, scale=1.0, note=""):
 # ---- checkpoints ------------------------------------------------------------------------------------------------------
 
 
+def in_own_width(bench):
+    """diffusers takes apart FLUX.1's layers, in checkpoints and in kohya's files, by the full-size model's width."""
+    import inspect
+
+    import trained
+    from diffusers.loaders import single_file_model, single_file_utils
+
+    c = bench.case["transformer"]
+    width = c["num_attention_heads"] * c["attention_head_dim"]
+    trained.for_width(width)
+    name = "convert_flux_transformer_checkpoint_to_diffusers"
+    text = inspect.getsource(getattr(single_file_utils, name))
+    assert "inner_dim = 3072" in text
+    exec(text.replace("inner_dim = 3072", f"inner_dim = {width}"), vars(single_file_utils))
+    own = getattr(single_file_utils, name)
+    setattr(single_file_model, name, own)
+    for entry in single_file_model.SINGLE_FILE_LOADABLE_CLASSES.values():
+        if getattr(entry.get("checkpoint_mapping_fn"), "__name__", "") == name:
+            entry["checkpoint_mapping_fn"] = own
+
+
 def checkpoints(bench, table):
     """The single file by from_single_file, and the folder that comes back by from_pretrained."""
     cls = getattr(diffusers, PIPES[bench.name])
@@ -58,7 +85,9 @@ def checkpoints(bench, table):
     bare = lambda part, tensors: {k.removeprefix("text_model."): t for k, t in tensors.items()} if part.startswith("text") else tensors
     back = bench.work / "back"
     shutil.rmtree(back, ignore_errors=True)
-    bench.sconce("convert", bench.single, back)
+    # A single file has no tokenizer of T5: it is named.
+    t5 = [p for p in bench.folder.glob("tokenizer_*") if (p / "tokenizer.json").exists()]
+    bench.sconce("convert", bench.single, back, *[w for p in t5 for w in ("--file", f"{p.name}={p / 'tokenizer.json'}")])
     more = {} if bench.denoiser == "transformer" else dict(add_watermarker=False) if bench.name == "sdxl" else dict(safety_checker=None)
     loaders = {
         "from_single_file": lambda: cls.from_single_file(str(bench.single), config=str(bench.folder), local_files_only=True, torch_dtype=torch.float32, **more),
@@ -98,7 +127,7 @@ def fused(bench, file, scale=1.0):
     pipe = pipe_of(bench)
     with warned() as said:
         pipe.load_lora_weights(str(file.parent), weight_name=file.name, local_files_only=True)
-    pipe.fuse_lora(components=[bench.denoiser, *[c for c in bench.encoders() if hasattr(getattr(pipe, c), "peft_config")]], lora_scale=scale)
+    pipe.fuse_lora(components=[c for c in loads(bench) if c == bench.denoiser or hasattr(getattr(pipe, c), "peft_config")], lora_scale=scale)
     pipe.unload_lora_weights()
     return weights(pipe, bench), said
 
@@ -129,11 +158,6 @@ class warned:
 
 
 def of_sconce(bench, table):
-    if bench.name == "flux":
-        import trained
-
-        c = bench.case["transformer"]
-        trained.for_width(c["num_attention_heads"] * c["attention_head_dim"])
     for adapter, layout, dtype, scale in [("lora", "peft", "f32", 1.0), ("lora", "peft", "f32", 0.6), ("lora", "peft", "f16", 1.0), ("dora", "peft", "f32", 1.0), ("lora", "kohya", "f32", 1.0)]:
         name = f"{adapter} {layout}" + (f" {dtype}" if dtype != "f32" else "") + (f" at {scale}" if scale != 1 else "")
         try:
@@ -145,6 +169,7 @@ def of_sconce(bench, table):
         except Exception as e:
             table.refused(bench.name, name, "sconce→", f"{type(e).__name__} {' '.join(str(e).split())[:200]}")
             continue
+        theirs = {k: t for k, t in theirs.items() if k.split(".")[0] in loads(bench)}
         row(bench, table, name, "sconce→", theirs, file, 1e-3, scale, said[0][:140] if said else "")
     # Adapters that diffusers does not know, in PEFT itself.
     for adapter in ("loha", "lokr", "ia3"):
@@ -255,7 +280,7 @@ def of_diffusers(bench, table):
     for name, told, how in (("told", True, {}), ("untold", False, {}), ("root of the rank", True, dict(use_rslora=True)), ("dora", True, dict(use_dora=True)),
                             ("patterns", True, dict(rank_pattern={alike(bench): 2}, alpha_pattern={alike(bench): 5}))):
         pipe = pipe_of(bench)
-        parts = [bench.denoiser, *[c for c in bench.encoders() if c == "text_encoder" or bench.denoiser == "unet" or bench.name.startswith("sd3") and c == "text_encoder_2"]]
+        parts = loads(bench)
         for part in parts:
             of_text = part.startswith("text")
             rank = dict(r=4, lora_alpha=8 if told else 4)
@@ -289,6 +314,8 @@ def main():
     with common.workplace(args.keep) as work:
         for name in args.models:
             bench = Bench(args.program, name, work)
+            if name == "flux":
+                in_own_width(bench)
             if not args.only:
                 checkpoints(bench, table)
                 of_sconce(bench, table)

@@ -144,12 +144,30 @@ def module_of(kohya, name):
     return {"flux": kohya.lora_flux, "sd3": kohya.lora_sd3, "sd35": kohya.lora_sd3}.get(name, kohya.lora)
 
 
+def merged(models, module, network, sd):
+    """The weights with its network merged into them, by its own code."""
+    if not hasattr(network, "unet_ofts") or "flux" not in module.__name__:
+        network.merge_to(models.text(), models.net, sd, torch.float32, "cpu")
+        return models.weights()
+    # Its OFT for FLUX.1 cannot merge what it splits: it is asked for its outputs.
+    found = models.weights()
+    network.apply_to(models.text(), models.net, False, True)
+    assert not network.load_state_dict(sd, strict=False).unexpected_keys
+    places = {id(m): n for n, m in models.net.named_modules()}
+    with torch.no_grad():
+        for oft in network.unet_ofts:
+            if f"{oft.oft_name}.alpha" not in sd:
+                continue
+            layer = oft.org_module[0]
+            found[f"net.{places[id(layer)]}.weight"] = common.effective(layer)
+    return found
+
+
 def both(kohya, bench, table, row, direction, file, module, limit):
     models = Models(kohya, bench)
     base = models.weights()
     network, sd, unmatched = models.network(module, file)
-    network.merge_to(models.text(), models.net, sd, torch.float32, "cpu")
-    theirs = models.weights()
+    theirs = merged(models, module, network, sd)
     try:
         ours = models.ours(file)
     except Failed as e:
@@ -188,7 +206,8 @@ def written(kohya, bench, work):
     save("lora", module)
     if bench.name in ("sd1", "sd2", "sdxl"):
         save("lora, convolutions", module, conv_dim=2, conv_alpha=1.0)
-        save("oft, all", kohya.oft, dim=2, alpha=0.01, enable_all_linear=True, enable_conv=True)
+        # Its loader knows convolutions by SDXL's names alone.
+        save("oft", kohya.oft, dim=2, alpha=0.01, enable_all_linear=True, enable_conv=True if bench.name == "sdxl" else None)
     if bench.name == "flux":
         wide = models_width(bench)
         module.LoRANetwork.get_qkv_mlp_split_dims = classmethod(lambda cls: Split([wide, wide, wide, 4 * wide]))
