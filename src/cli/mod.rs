@@ -2,6 +2,7 @@
 //! documentation and what it does.
 
 pub mod args;
+pub mod build;
 pub mod check;
 pub mod completions;
 pub mod convert;
@@ -13,13 +14,16 @@ pub mod inspect;
 pub mod list;
 pub mod lock;
 pub mod merge;
+pub mod new;
 pub mod plot;
+pub mod plugin;
 pub mod push;
 pub mod recipe;
 pub mod repro;
 pub mod sample;
 pub mod schema;
 pub mod show;
+mod source;
 pub mod train;
 mod transfer;
 
@@ -54,6 +58,9 @@ Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 a bad or refused recipe,
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    #[command(flatten)]
+    loaded: plugin::Loaded,
 }
 
 /// The commands.
@@ -91,6 +98,12 @@ enum Command {
     Repro(repro::Args),
     /// Push a run's result to the Hub.
     Push(push::Args),
+    /// Start a plugin crate.
+    New(new::Args),
+    /// Build a sconce with plugin crates linked in.
+    Build(build::Args),
+    /// Install, list or remove plugins that are libraries.
+    Plugin(plugin::Args),
     /// Print the JSON Schema of recipes, for editors.
     Schema(schema::Args),
     /// Print the completion script of a shell.
@@ -99,10 +112,30 @@ enum Command {
 
 /// The program: parses, runs, and tells errors.
 pub fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
+    // Candle's own threads wait for work by spinning, on the cores that the operations of sconce-nn would use: a step
+    // takes up to three times as long beside them.
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
+    let Cli { command, loaded } = Cli::parse();
     sconce_core::hub::tell(Box::new(transfer::Bars::default()));
     // A deep network's backward pass recurses deeply.
-    let done = sconce_nn::checkpoint::on_big_stack(|| match command {
+    let done = sconce_nn::checkpoint::on_big_stack(|| {
+        loaded.load(&command)?;
+        self::run(command)
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
         Command::Train(args) => train::run(args),
         Command::Check(args) => check::run(args),
         Command::Diff(args) => diff::run(args),
@@ -120,14 +153,10 @@ pub fn main() -> ExitCode {
         Command::Repro(args) => repro::run(args),
         Command::Push(args) => push::run(args),
         Command::Schema(args) => schema::run(args),
+        Command::New(args) => new::run(args),
+        Command::Build(args) => build::run(args),
+        Command::Plugin(args) => plugin::run(args),
         Command::Completions(args) => completions::run(args),
-    });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprint!("{failure}");
-            failure.exit_code()
-        }
     }
 }
 

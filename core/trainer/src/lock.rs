@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use candle_core::{Device, Error, Result};
-use sconce_sdk::registry;
+use sconce_sdk::registry::{self, Origin};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -218,7 +218,11 @@ fn used(kind: &str, table: &Value, plugins: &mut BTreeMap<String, String>) {
     if let Some(name) = fields.get("type").and_then(Value::as_str)
         && let Ok(plugin) = registry::find(kind, name)
     {
-        plugins.insert(format!("{kind} {name}"), format!("{} {}", plugin.krate, plugin.version));
+        let file = match plugin.origin {
+            Origin::Linked => String::new(),
+            Origin::Library { sha256, .. } => format!(", sha256 {sha256}"),
+        };
+        plugins.insert(format!("{kind} {name}"), format!("{} {}{file}", plugin.krate, plugin.version));
     }
     for (field, value) in fields {
         // What a plugin wraps is of its own kind; what a plain table holds is called by its kind.

@@ -15,7 +15,8 @@ use sconce_nn::{Adapted, Linear, Store};
 use sconce_sdk::prelude::*;
 
 use super::{
-    ALPHA, BLOCKS, DORA_SCALE, DOWN, FACTORS, LESS_ONE, MAGNITUDE, ON_INPUT, ON_INPUTS, PARTS, RESCALE, UP, WEIGHT_ALONE,
+    ALPHA, BLOCKS, DORA_SCALE, DOWN, FACTORS, LESS_ONE, MAGNITUDE, ON_INPUT, ON_INPUTS, PARTS, RESCALE, UP,
+    WEIGHT_ALONE,
 };
 use crate::original::{mmdit, unet};
 

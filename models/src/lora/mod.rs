@@ -189,7 +189,8 @@ fn tensor(key: &str) -> Option<(String, &'static str)> {
     }
     // Those of the other adapters are spelt alike everywhere.
     if let Some((name, end)) = key.rsplit_once('.')
-        && let Some(short) = PLAIN.into_iter().chain([MAGNITUDE, BUTTERFLY, BUTTERFLY_SCALE]).find(|short| *short == end)
+        && let Some(short) =
+            PLAIN.into_iter().chain([MAGNITUDE, BUTTERFLY, BUTTERFLY_SCALE]).find(|short| *short == end)
     {
         return Some((name.to_owned(), short));
     }

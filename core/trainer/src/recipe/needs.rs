@@ -2,7 +2,7 @@
 //! since a plugin that is not there makes every other fault a riddle.
 
 use schemars::JsonSchema;
-use sconce_sdk::{ParamError, registry};
+use sconce_sdk::{Origin, ParamError, registry};
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,16 @@ impl NeededPlugin {
             let error = ParamError::new(format!("the plugin crate `{}`{version} is not in this program", self.name));
             return Some(error.help(format!("make a program that has it: sconce build --with {}{with}", self.name)));
         };
+        if let (Some(wanted), Origin::Library { path, sha256 }) = (&self.sha256, there.origin)
+            && !wanted.eq_ignore_ascii_case(sha256)
+        {
+            let error = ParamError::new(format!(
+                "the library of `{}` is {}, with the sha256 {sha256}, and the recipe is for {wanted}",
+                self.name,
+                path.display()
+            ));
+            return Some(error.help("get the file that the recipe's maker used, and `sconce plugin add` it"));
+        }
         self.version.as_ref().and_then(|wanted| fits(wanted, there.version, &self.name))
     }
 }

@@ -234,7 +234,9 @@ fn complete(recipe: &mut Recipe, native: &Native, origins: &mut BTreeMap<String,
     let given: Vec<String> = origins.keys().cloned().collect();
     let said = |path: &str| given.iter().any(|p| p == path);
     let mut note = |path: &str, why: &str| origins.insert(path.to_owned(), Origin::Default(why.to_owned()));
-    if recipe.train.components.is_empty() && recipe.train.task == Task::Denoiser {
+    // Words without an adapter are all that is learned.
+    let words_alone = recipe.adapter.is_none() && !recipe.train.token.is_empty();
+    if recipe.train.components.is_empty() && recipe.train.task == Task::Denoiser && !words_alone {
         recipe.train.components.insert(native.denoiser.clone(), 1.0);
         note(&format!("train.components.{}", native.denoiser), "the denoiser trains");
     }

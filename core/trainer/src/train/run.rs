@@ -110,7 +110,7 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     let model = load(resolved, &options.device)?;
     let stores = model.stores();
     let mut job = Job { resolved, recipe, options, model: &*model, notes: BTreeMap::new(), lock: OnceLock::new() };
-    let weights = Weights::prepare(recipe, &*model)?;
+    let weights = Weights::prepare(recipe, &*model).map_err(Failed::Files)?;
     let elements: usize = stores.iter().map(|s| s.elements()).sum();
     observer.see(&Event::Loaded(model.native(), weights.elements(), elements))?;
 
@@ -283,6 +283,8 @@ fn step(
             }
         }
     }
+    // A plugin of a library that failed has answered with no number, and says why here.
+    sconce_sdk::health::check().map_err(Error::wrap)?;
     let grad_norm = released.map_or_else(|| gradients.norm(), Ok)?;
     if !loss.is_finite() || !grad_norm.is_finite() {
         let advice = no_number(recipe, &at, checkpoints)?;
