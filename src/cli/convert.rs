@@ -35,7 +35,7 @@ Examples:
   sconce convert civitai.safetensors models/theirs
   sconce convert models/sdxl sdxl-f16.safetensors --dtype f16
   sconce convert flux1-dev.safetensors models/flux --file vae=ae.safetensors \\
-      --file text_encoder=clip_l.safetensors --file text_encoder_2=t5xxl_fp16.safetensors --file tokenizer_2=t5/tokenizer.json
+      --file text_encoder=clip_l.safetensors --file text_encoder_2=t5xxl_fp16.safetensors
   sconce convert style.safetensors style-kohya.safetensors --model models/sdxl --to kohya
   sconce convert style.safetensors style-8.safetensors --model models/sdxl --to peft --rank 8")]
 pub struct Args {

@@ -58,7 +58,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if args.json {
         return print_json(&json!({
             "kind": plugin.kind, "name": plugin.name, "aliases": plugin.aliases, "crate": plugin.krate,
-            "version": plugin.version, "about": plugin.about, "schema": (plugin.schema)(), "defaults": defaults,
+            "version": plugin.version, "origin": plugin.origin.to_string(), "about": plugin.about, "schema": (plugin.schema)(), "defaults": defaults,
         }));
     }
     print(&text(plugin, defaults.as_ref()))
@@ -91,7 +91,7 @@ fn text(plugin: &Plugin, defaults: Option<&Value>) -> String {
     for (field, value) in example.into_iter().flatten() {
         let _ = writeln!(out, "  {field} = {value}");
     }
-    let _ = write!(out, "\nRegistered by {} {}\n", plugin.krate, plugin.version);
+    let _ = write!(out, "\nRegistered by {}\n", plugin.owner());
     out
 }
 

@@ -33,7 +33,7 @@ const ONETRAINER: &[&str] = &["training_method", "model_type", "base_model_name"
 
 /// Finds out what a text is.
 pub(crate) fn detect(text: &str) -> Result<Input, Error> {
-    let text = value::small(text)?.trim_start_matches('\u{feff}');
+    let text = value::small(text)?;
     let unknown = |why: &str| Err(Error::Unrecognised(why.to_owned()));
     let start = text.trim_start();
     if start.is_empty() {

@@ -122,6 +122,8 @@ pub enum Error {
 
 /// Makes a recipe of a configuration, whosever it is. What it names is read by `read`.
 pub fn migrate(text: &str, read: &mut Read) -> Result<Migration, Error> {
+    // Windows' editors put a mark in front.
+    let text = text.trim_start_matches('\u{feff}');
     match detect::detect(text)? {
         detect::Input::Kohya(config) => kohya::toml(config, read),
         detect::Input::KohyaCommand => kohya::command(text, read),

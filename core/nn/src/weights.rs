@@ -34,6 +34,8 @@ struct Entry {
     /// As it is seen.
     shape: Vec<usize>,
     form: Form,
+    /// What its numbers are multiplied by.
+    scale: f32,
 }
 
 /// How a tensor is seen in one that is stored (another program's layout).
@@ -48,6 +50,9 @@ pub struct View {
     /// What is done with them.
     #[serde(default)]
     pub form: Form,
+    /// The stored tensor of one number that they are multiplied by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<String>,
 }
 
 /// How the values of a stored tensor lie.
@@ -166,7 +171,7 @@ impl WeightFiles {
     /// If one that is viewed is not there, or not of a shape that can be seen so.
     pub fn viewed(mut self, views: &BTreeMap<String, View>) -> Result<Self> {
         let mut index = BTreeMap::new();
-        for (name, View { key, rows, form }) in views {
+        for (name, View { key, rows, form, scale }) in views {
             let Some(Entry { file, range, dtype, shape, .. }) = self.index.get(key) else {
                 bail!("no tensor `{key}` in {:?}", self.paths());
             };
@@ -184,10 +189,20 @@ impl WeightFiles {
             let Some(seen) = form.shape(&shape) else {
                 bail!("{path}: `{key}` has shape {shape:?}, in which `{name}` cannot be seen ({form:?})");
             };
-            index.insert(name.clone(), Entry { file: *file, range, dtype: *dtype, shape: seen, form: *form });
+            let scale = scale.as_deref().map_or(Ok(1.0), |scale| self.number(scale))?;
+            index.insert(name.clone(), Entry { file: *file, range, dtype: *dtype, shape: seen, form: *form, scale });
         }
         self.index = index;
         Ok(self)
+    }
+
+    /// The only number of a tensor.
+    fn number(&self, name: &str) -> Result<f32> {
+        let value = self.tensor(name, DType::F32, &Device::Cpu)?;
+        match (value.dtype(), value.elem_count()) {
+            (DType::F32, 1) => value.flatten_all()?.get(0)?.to_scalar(),
+            _ => bail!("{:?}: `{name}` is {:?}, where one number is needed", self.paths(), value.dims()),
+        }
     }
 
     /// The tables of both, which must not share a key.
@@ -231,6 +246,10 @@ impl WeightFiles {
         let shape = e.form.stored_shape(&e.shape);
         let shape = shape.as_slice();
         let cpu = match (e.dtype, dtype) {
+            (Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F8_E4M3 | Dtype::F8_E5M2, _) if e.scale != 1.0 => {
+                let scaled = widen(e.dtype, data).into_iter().map(|value| value * e.scale).collect();
+                Tensor::from_vec::<_, f32>(scaled, shape, &Device::Cpu)?.to_dtype(dtype)?
+            }
             (Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 | Dtype::F8_E4M3 | Dtype::F8_E5M2, DType::F32) => {
                 Tensor::from_vec(widen(e.dtype, data), shape, &Device::Cpu)?
             }
@@ -371,7 +390,14 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
 
 fn entry(file: usize, start: usize, info: &TensorInfo) -> Entry {
     let (a, b) = info.data_offsets;
-    Entry { file, range: (start + a, start + b), dtype: info.dtype, shape: info.shape.clone(), form: Form::Same }
+    Entry {
+        file,
+        range: (start + a, start + b),
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        form: Form::Same,
+        scale: 1.0,
+    }
 }
 
 fn msg(text: String) -> candle_core::Error {

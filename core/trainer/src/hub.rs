@@ -30,6 +30,19 @@ pub fn leads(path: &str) -> bool {
     Reference::is(path)
 }
 
+/// Whether a path is a recipe's address elsewhere, on the Hub or not.
+pub fn is_elsewhere(path: &str) -> bool {
+    leads(path) || sconce_hub::is_address(path)
+}
+
+/// The text of a recipe at an address that is not the Hub's.
+///
+/// # Errors
+/// If it is not reached, or is no short text.
+pub fn text(url: &str) -> Result<String> {
+    hub()?.text(url).map_err(plain)
+}
+
 static LISTENER: Mutex<Option<Box<dyn Progress + Send>>> = Mutex::new(None);
 
 /// Who hears of transfers, from now on. Nobody does at first.
@@ -181,7 +194,7 @@ fn files_in_it(path: &str, listing: &Listing) -> String {
 
 /// Whether a file of a diffusers folder is needed: configs and tokenizers of the components that are trained and sampled with,
 /// and their weights in full precision.
-fn of_model(file: &str, without: &[String]) -> bool {
+pub(crate) fn of_model(file: &str, without: &[String]) -> bool {
     const COMPONENTS: [&str; 10] = [
         "unet",
         "transformer",

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{D, DType, Device, Result, Tensor, bail};
 use sconce_core::adapter::{AdapterLayout, Saved};
 use sconce_nn::layers::Shape;
 use sconce_nn::store::Source;
@@ -14,7 +14,10 @@ use sconce_nn::weights::{Form, WeightFiles};
 use sconce_nn::{Adapted, Linear, Store};
 use sconce_sdk::prelude::*;
 
-use super::{ALPHA, DORA_SCALE, DOWN, FACTORS, LESS_ONE, MAGNITUDE, ON_INPUT, ON_INPUTS, UP, WEIGHT_ALONE};
+use super::{
+    ALPHA, BLOCKS, DORA_SCALE, DOWN, FACTORS, LESS_ONE, MAGNITUDE, ON_INPUT, ON_INPUTS, PARTS, RESCALE, UP,
+    WEIGHT_ALONE,
+};
 use crate::original::{mmdit, unet};
 
 /// kohya's layout, which ComfyUI, Forge and A1111 load.
@@ -63,9 +66,11 @@ impl AdapterLayout for Kohya {
             let (name, end) = key.rsplit_once('.')?;
             [LESS_ONE, ON_INPUT].into_iter().find(|short| *short == end).map(|short| (name.to_owned(), short))
         };
-        let begins = |(name, _): &(String, &'static str)| BEGINS.iter().any(|b| name.starts_with(b));
+        let begins = |(name, _): &(String, &'static str)| {
+            BEGINS.iter().any(|b| name.starts_with(b)) || names.known(name).is_some()
+        };
         let parse = |key: &str| super::tensor(key).or_else(|| ia3(key)).filter(begins);
-        let known = |name: &str| names.read.contains_key(name).then(|| (String::new(), name.to_owned()));
+        let known = |name: &str| Some((String::new(), names.known(name)?));
         let Some(wholes) = super::grouped(file, parse, known)? else { return Ok(None) };
         let mut found = Vec::new();
         for whole in &wholes {
@@ -77,6 +82,7 @@ impl AdapterLayout for Kohya {
 
 /// A layer's tensors by the names that LyCORIS gives them.
 fn spelt(saved: &Saved, layer: &Adapted, name: &str, out: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    super::writable(saved)?;
     let outputs = layer.weight().shape().dims()[0];
     for (short, value) in &saved.tensors {
         match short.as_str() {
@@ -112,8 +118,9 @@ fn spelt(saved: &Saved, layer: &Adapted, name: &str, out: &mut BTreeMap<String, 
     Ok(())
 }
 
-/// What layers' names begin with: kohya's, OneTrainer's, SimpleTuner's, ComfyUI's.
-const BEGINS: [&str; 5] = ["lora_unet_", "lora_te", "lora_transformer_", "lycoris_", "diffusion_model."];
+/// What layers' names begin with: kohya's, also of its rotations, OneTrainer's, SimpleTuner's, ComfyUI's.
+const BEGINS: [&str; 7] =
+    ["lora_unet_", "oft_unet_", "lora_te", "lora_transformer_", "lycoris_", "diffusion_model.", "text_encoders."];
 
 /// A layer by component and path.
 type Layer = (String, String);
@@ -156,7 +163,19 @@ impl Names {
                     1 => "lora_te".to_owned(),
                     _ => format!("lora_te{}", i + 1),
                 };
-                names.write(spell(&prefix, path), vec![(0, layer, outputs, Form::Same)]);
+                let alone = vec![(0, layer.clone(), outputs, Form::Same)];
+                // ComfyUI's own names, and OneTrainer's number for FLUX.1's T5.
+                let own: &[&str] = match encoders.len() {
+                    _ if prefix == "lora_te3" => &["t5xxl"],
+                    1 => &["clip_l", "clip_h"],
+                    _ if i == 0 => &["clip_l"],
+                    _ => &["clip_g"],
+                };
+                for program in own {
+                    names.read_as(format!("text_encoders.{program}.transformer.{path}"), alone.clone());
+                }
+                names.read_as(spell(&format!("lora_te{}", i + 1), path), alone.clone());
+                names.write(spell(&prefix, path), alone);
                 continue;
             }
             let alone = vec![(0, layer.clone(), outputs, Form::Same)];
@@ -182,6 +201,14 @@ impl Names {
             }
         }
         names
+    }
+
+    /// A layer's name as it is read, from the ways in which programs begin it: with another word, or with none.
+    fn known(&self, name: &str) -> Option<String> {
+        let rotation = name.strip_prefix("oft_unet_").map(|rest| format!("lora_unet_{rest}"));
+        let whole = name.strip_prefix("model.").map(str::to_owned);
+        let tried = [Some(name.to_owned()), rotation, whole, Some(format!("diffusion_model.{name}"))];
+        tried.into_iter().flatten().find(|name| self.read.contains_key(name))
     }
 
     /// A layer of the file, made of these of the model: place, layer, rows and their order. A later name of a layer is the
@@ -233,36 +260,98 @@ fn parted(whole: &Saved, parts: &[(Layer, Rows)]) -> Result<Vec<Saved>> {
     if whole.tensors.keys().all(|short| short == DOWN || short == UP) {
         return parted_lora(whole, parts);
     }
+    if whole.tensors.keys().any(|short| PARTS.contains(&short.as_str())) {
+        return rotations(whole, parts);
+    }
     if let [((component, path), Rows { form: Form::Same, .. })] = parts {
         return Ok(vec![Saved { component: component.clone(), path: path.clone(), ..whole.clone() }]);
     }
     let place = &whole.path;
-    // An addition of rows is the rows of the addition; a rotation, or a norm of inputs, is of all rows together.
-    let by_rows = |short: &str| ["hada_w1_a", "hada_w2_a", "diff", "diff_b"].contains(&short);
-    let kept = |short: &str| ["hada_w1_b", "hada_w2_b"].contains(&short);
     let mut whole = whole.clone();
     if whole.tensors.keys().all(|short| short.starts_with("lokr_")) {
         whole.tensors = BTreeMap::from([("diff".to_owned(), kronecker(&whole)?)]);
     }
-    if let Some(other) = whole.tensors.keys().find(|short| !by_rows(short) && !kept(short)) {
+    bounded(&mut whole, parts)?;
+    // What is of outputs is the rows of it, and of rotations those blocks that are of no other layer's rows; what is of inputs
+    // is the same for all. A norm of inputs is of all rows together.
+    let on_inputs = whole.constants.contains_key(ON_INPUTS);
+    let of = |short: &str, t: &Tensor| match short {
+        UP | "hada_w1_a" | "hada_w2_a" | "diff" | "diff_b" | RESCALE => Some(Along::Outputs),
+        DOWN | "hada_w1_b" | "hada_w2_b" => Some(Along::Inputs),
+        MAGNITUDE if t.rank() == 1 => Some(Along::Outputs),
+        FACTORS => Some(if on_inputs { Along::Inputs } else { Along::Outputs }),
+        BLOCKS if t.rank() == 3 => Some(Along::Blocks),
+        _ => None,
+    };
+    if let Some((other, _)) = whole.tensors.iter().find(|(short, t)| of(short, t).is_none()) {
         bail!("{place}: it is {} layers of this model in one, and its `{other}` cannot be taken apart", parts.len());
     }
     let mut found = Vec::new();
     for ((component, path), rows) in parts {
         let part = |(short, t): (&String, &Tensor)| {
-            if kept(short) {
+            let (side, along) = match of(short, t) {
+                Some(Along::Blocks) => (t.dim(1)?, Along::Blocks),
+                Some(along) => (1, along),
+                None => (1, Along::Inputs),
+            };
+            if along == Along::Inputs {
                 return Ok((short.clone(), t.clone()));
             }
-            if t.dim(0)? != rows.of {
+            if t.dim(0)? * side != rows.of {
                 bail!("{place}: `{short}` is {:?}, this model has {} rows: it was made for another", t.dims(), rows.of);
             }
-            Ok((short.clone(), rows.form.seen(&t.narrow(0, rows.start, rows.count)?.contiguous()?)?))
+            let whole = rows.start.is_multiple_of(side) && rows.count.is_multiple_of(side);
+            if along == Along::Blocks && !(whole && rows.form == Form::Same) {
+                bail!("{place}: {path} is {} of its rows from {}, and its blocks have {side}", rows.count, rows.start);
+            }
+            let own = t.narrow(0, rows.start / side, rows.count / side)?.contiguous()?;
+            Ok((short.clone(), rows.form.seen(&own)?))
         };
         let tensors = whole.tensors.iter().map(part).collect::<Result<_>>()?;
         let constants = whole.constants.clone();
         found.push(Saved { component: component.clone(), path: path.clone(), tensors, constants });
     }
     Ok(found)
+}
+
+/// What a tensor of an adapter goes along.
+#[derive(Clone, Copy, PartialEq)]
+enum Along {
+    Outputs,
+    Inputs,
+    /// Blocks of outputs.
+    Blocks,
+}
+
+/// Rotations whose bound, which is on all of them together, is in them.
+fn bounded(whole: &mut Saved, parts: &[(Layer, Rows)]) -> Result<()> {
+    let Some(blocks) = whole.tensors.get_mut(BLOCKS) else { return Ok(()) };
+    let outputs = parts.first().map_or(0, |(_, rows)| rows.of);
+    let bound = whole.constants.insert(ALPHA.to_owned(), 0.0).unwrap_or(0.0) * outputs as f64;
+    let skew = (&*blocks - blocks.transpose(D::Minus1, D::Minus2)?)?;
+    let norm = f64::from(skew.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?);
+    if bound > 0.0 && norm > bound {
+        *blocks = (&*blocks * (bound / norm))?;
+    }
+    Ok(())
+}
+
+/// Rotations that a file has for each part by itself.
+fn rotations(whole: &Saved, parts: &[(Layer, Rows)]) -> Result<Vec<Saved>> {
+    let place = &whole.path;
+    if let Some(other) = whole.tensors.keys().find(|short| !PARTS.contains(&short.as_str())) {
+        bail!("{place}: beside rotations of its parts it has `{other}`");
+    }
+    if parts.iter().any(|(_, rows)| rows.form != Form::Same) || whole.tensors.len() != parts.len() {
+        bail!("{place}: it has {} rotations, and is {} layers of this model", whole.tensors.len(), parts.len());
+    }
+    let part = |((component, path), blocks): (&Layer, &Tensor)| Saved {
+        component: component.clone(),
+        path: path.clone(),
+        tensors: BTreeMap::from([(BLOCKS.to_owned(), blocks.clone())]),
+        constants: whole.constants.clone(),
+    };
+    Ok(parts.iter().map(|(layer, _)| layer).zip(whole.tensors.values()).map(part).collect())
 }
 
 /// What a Kronecker product adds to a linear layer, by the adapter that makes it.

@@ -166,7 +166,7 @@ fn layers(stores: &[Arc<Store>]) -> BTreeMap<(String, String), Adapted> {
 
 /// The name of a layer in a file, and the short name of one of its tensors: the ways in which programs spell them.
 fn tensor(key: &str) -> Option<(String, &'static str)> {
-    const SPELT: [(&str, &str); 13] = [
+    const SPELT: [(&str, &str); 16] = [
         (".lora_A.weight", DOWN),
         (".lora_B.weight", UP),
         (".lora_A.default.weight", DOWN),
@@ -180,14 +180,23 @@ fn tensor(key: &str) -> Option<(String, &'static str)> {
         (".lora_magnitude_vector.default.weight", MAGNITUDE),
         (".dora_scale", DORA_SCALE),
         (".alpha", ALPHA),
+        (".oft_R.weight", SKEW),
+        (".oft_R.default.weight", SKEW),
+        (".oft_R.scaled_oft", SKEW_SCALED),
     ];
     if let Some((name, short)) = SPELT.iter().find_map(|(end, short)| Some((key.strip_suffix(end)?, *short))) {
         return Some((name.to_owned(), short));
     }
     // Those of the other adapters are spelt alike everywhere.
     if let Some((name, end)) = key.rsplit_once('.')
-        && let Some(short) = PLAIN.into_iter().chain([MAGNITUDE]).find(|short| *short == end)
+        && let Some(short) =
+            PLAIN.into_iter().chain([MAGNITUDE, BUTTERFLY, BUTTERFLY_SCALE]).find(|short| *short == end)
     {
+        return Some((name.to_owned(), short));
+    }
+    // kohya's rotations for FLUX.1, one of each part of a layer's rows: `oft_blocks.0`, `oft_blocks.1` …
+    if let Some((name, part)) = key.split_once(".oft_blocks.") {
+        let short = PARTS.into_iter().find(|short| short.strip_prefix("oft_blocks.") == Some(part))?;
         return Some((name.to_owned(), short));
     }
     // An attention's processor, before diffusers had PEFT: `attn1.processor.to_out_lora.down.weight`.
@@ -218,6 +227,20 @@ const WEIGHT_ALONE: &str = "weight_alone";
 const ON_INPUTS: &str = "on_inputs";
 const LESS_ONE: &str = "weight";
 const ON_INPUT: &str = "on_input";
+/// PEFT's rotations of a layer's inputs: OFT's, where OneTrainer says of some that they are scaled, and BOFT's with its
+/// factors for the outputs.
+const SKEW: &str = "oft_R";
+const SKEW_SCALED: &str = "oft_R.scaled_oft";
+const BUTTERFLY: &str = "boft_R";
+const BUTTERFLY_SCALE: &str = "boft_s";
+/// Its settings, from the configuration beside it.
+const NEUMANN_TERMS: &str = "neumann_terms";
+const BOUND: &str = "bound";
+/// Rotations of a layer's outputs, and factors for them beside.
+const BLOCKS: &str = "oft_blocks";
+const RESCALE: &str = "rescale";
+/// Rotations of parts of a layer's rows.
+const PARTS: [&str; 4] = ["oft_blocks.0", "oft_blocks.1", "oft_blocks.2", "oft_blocks.3"];
 /// Short names that are the keys' own.
 const PLAIN: [&str; 18] = [
     "hada_w1_a",
@@ -234,11 +257,19 @@ const PLAIN: [&str; 18] = [
     "lokr_w2_b",
     "lokr_t2",
     FACTORS,
-    "oft_blocks",
-    "rescale",
+    BLOCKS,
+    RESCALE,
     "diff",
     "diff_b",
 ];
+
+/// Refuses to write what is only read.
+fn writable(saved: &Saved) -> Result<()> {
+    match saved.tensors.keys().find(|short| [SKEW, BUTTERFLY].contains(&short.as_str())) {
+        Some(short) => bail!("{}: rotations of inputs (`{short}`) are read and merged, not written", saved.place()),
+        None => Ok(()),
+    }
+}
 
 /// A layer's tensors as the adapters know them, from what programs make of them.
 fn tidied(mut saved: Saved) -> Result<Saved> {
@@ -319,5 +350,19 @@ fn grouped(
         );
     }
     let found = all.into_values().map(tidied).collect::<Result<Vec<_>>>()?;
+    let found: Vec<Saved> = found.into_iter().flat_map(apart).collect();
     Ok((!found.is_empty()).then_some(found))
+}
+
+/// A layer's adapters, where a file has a difference beside another one: they stack.
+fn apart(mut saved: Saved) -> Vec<Saved> {
+    let difference = |short: &str| short == "diff" || short == "diff_b";
+    if saved.tensors.keys().all(|short| difference(short)) || !saved.tensors.keys().any(|short| difference(short)) {
+        return vec![saved];
+    }
+    let own = saved.tensors.clone();
+    let (beside, rest) = own.into_iter().partition(|(short, _)| difference(short));
+    saved.tensors = rest;
+    let other = Saved { tensors: beside, constants: BTreeMap::new(), ..saved.clone() };
+    vec![saved, other]
 }

@@ -23,6 +23,7 @@ impl AdapterLayout for Peft {
     fn write(&self, _: &[Arc<Store>], adapters: &[Saved]) -> Result<BTreeMap<String, Tensor>> {
         let mut out = BTreeMap::new();
         for a in adapters {
+            super::writable(a)?;
             let scaled = SCALED.iter().find_map(|[short, by]| a.tensors.contains_key(*short).then_some((short, by)));
             let scale = match (a.constants.get(ALPHA), scaled.and_then(|(_, by)| a.tensors.get(*by))) {
                 (Some(alpha), Some(rank)) => alpha / rank.dim(0)? as f64,

@@ -12,6 +12,8 @@ use super::ALPHA;
 
 /// diffusers' word in the header: one object, its fields begin with the component.
 const IN_HEADER: &str = "lora_adapter_metadata";
+/// Starts that PEFT takes out of the model's own weights.
+const MOVED: [&str; 4] = ["pissa", "olora", "corda", "lora_ga"];
 const BESIDE: &str = "adapter_config.json";
 
 /// The configurations by component.
@@ -49,6 +51,25 @@ impl Config {
             true => self.fields.get(&format!("{}.{name}", saved.component)),
             false => self.fields.get(name),
         };
+        if let Some(start) = field("init_lora_weights").and_then(Value::as_str)
+            && MOVED.iter().any(|name| start.starts_with(name))
+        {
+            bail!(
+                "{}: it begins with `{start}`, on a model that is the published one less this start, so that it adds to no model \
+                 here. PEFT saves what it changed with `path_initial_model_for_weight_conversion`",
+                self.from
+            );
+        }
+        if saved.tensors.contains_key(super::SKEW) {
+            let exact = field("use_cayley_neumann").is_some_and(|on| on == false);
+            let terms = field("num_cayley_neumann_terms").and_then(Value::as_f64).unwrap_or(5.0);
+            saved.constants.insert(super::NEUMANN_TERMS.into(), if exact { 0.0 } else { terms });
+            if field("coft").is_some_and(|on| on == true) {
+                let eps = field("eps").and_then(Value::as_f64).unwrap_or(6e-5);
+                saved.constants.insert(super::BOUND.into(), eps);
+            }
+            return Ok(saved);
+        }
         let Some(mut alpha) = field("lora_alpha").or_else(|| field("alpha")).and_then(Value::as_f64) else {
             return Ok(saved);
         };

@@ -11,6 +11,7 @@ use sconce_nn::rng::Stream;
 use sconce_nn::{Adapted, Store};
 use sconce_sdk::prelude::*;
 
+use super::inputs;
 use super::oft::{BLOCKS, RESCALE, attached, ones, rescale};
 use super::parts::{ALPHA, fits, given, weight_dims};
 
@@ -47,7 +48,7 @@ impl Adapter for Boft {
     }
 
     fn knows(&self, tensors: &BTreeMap<String, Tensor>) -> bool {
-        tensors.get(BLOCKS).is_some_and(|blocks| blocks.rank() == 4)
+        tensors.get(BLOCKS).is_some_and(|blocks| blocks.rank() == 4) || tensors.contains_key(inputs::BUTTERFLY)
     }
 
     fn elements(&self, _: &str, layer: Shape) -> usize {
@@ -79,6 +80,9 @@ impl Adapter for Boft {
         constants: &BTreeMap<String, f64>,
         strength: f64,
     ) -> Result<Attached> {
+        if tensors.contains_key(inputs::BUTTERFLY) {
+            return inputs::boft(component, layer, tensors, strength);
+        }
         let place = format!("{component}.{}", layer.path());
         let (blocks, rescale) = (given(tensors, BLOCKS, &place)?, rescale(tensors, layer, &place)?);
         let (factors, count, side, columns) = blocks.dims4()?;

@@ -4,6 +4,7 @@ mod boft;
 mod dora;
 mod full_difference;
 mod ia3;
+mod inputs;
 mod loha;
 mod lokr;
 mod lora;

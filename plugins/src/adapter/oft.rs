@@ -13,6 +13,7 @@ use sconce_nn::rng::Stream;
 use sconce_nn::{Adapted, Param, Store};
 use sconce_sdk::prelude::*;
 
+use super::inputs;
 use super::parts::{
     ALPHA, Params, along_channels, along_rows, at_strength, biased, fits, full, given, unbiased, weight_dims,
 };
@@ -50,7 +51,7 @@ impl Adapter for Oft {
     }
 
     fn knows(&self, tensors: &BTreeMap<String, Tensor>) -> bool {
-        tensors.get(BLOCKS).is_some_and(|blocks| blocks.rank() == 3)
+        tensors.get(BLOCKS).is_some_and(|blocks| blocks.rank() == 3) || tensors.contains_key(inputs::SKEW)
     }
 
     fn elements(&self, _: &str, layer: Shape) -> usize {
@@ -74,6 +75,9 @@ impl Adapter for Oft {
         constants: &BTreeMap<String, f64>,
         strength: f64,
     ) -> Result<Attached> {
+        if tensors.contains_key(inputs::SKEW) {
+            return inputs::oft(component, layer, tensors, constants, strength);
+        }
         let place = format!("{component}.{}", layer.path());
         let (blocks, rescale) = (given(tensors, BLOCKS, &place)?, rescale(tensors, layer, &place)?);
         let (count, side, _) = blocks.dims3()?;

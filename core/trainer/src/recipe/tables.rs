@@ -14,6 +14,7 @@ use sconce_sdk::{
 use serde::{Deserialize, Serialize};
 
 use super::convert::Convert;
+use super::needs::NeedsTable;
 use super::token::TokenTable;
 use crate::adapter::{Adapter, AdapterLayout};
 use crate::model::{LoadOptions, Native, Recompute};
@@ -26,6 +27,9 @@ use crate::solver::Solver;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// What the recipe asks of who runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<NeedsTable>,
     /// What is fine-tuned.
     pub model: ModelTable,
     /// How much signal and noise there is at each time. Default: the checkpoint's own.
@@ -107,7 +111,7 @@ pub struct ModelTable {
     /// the program.
     pub path: String,
     /// Components that a single file does not hold, or that take the place of its own:
-    /// `{ vae = "ae.safetensors", text_encoder = "clip_l.safetensors", tokenizer_2 = "t5/tokenizer.json" }`.
+    /// `{ vae = "ae.safetensors", text_encoder = "clip_l.safetensors", text_encoder_2 = "t5xxl.safetensors" }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, PathBuf>,
     /// The family, where it must not be read from the folder.
@@ -493,7 +497,7 @@ pub struct PreviewTable {
     /// The folder of an autoencoder that decodes them in place of the model's: a tiny one (TAESD, TAEF1) takes a fraction of
     /// time and memory, and shows a little less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub autoencoder: Option<PathBuf>,
+    pub autoencoder: Option<String>,
     /// Height in pixels. Default: the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height_px: Option<u32>,

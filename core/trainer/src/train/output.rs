@@ -14,6 +14,11 @@ use crate::adapter::Saved;
 use crate::model::{Native, SaveModel};
 use crate::recipe::ModelLayout;
 
+/// The header's fields that hold the recipe, and the lock of the run.
+pub const RECIPE: &str = "sconce.recipe";
+/// See [`RECIPE`].
+pub const LOCK: &str = "sconce.lock";
+
 /// What the header of a weight file tells.
 pub struct Header<'a> {
     /// The title.
@@ -43,7 +48,7 @@ pub fn header(h: &Header) -> BTreeMap<String, String> {
         ("modelspec.resolution", format!("{side}x{side}")),
         ("modelspec.prediction_type", prediction),
         ("sconce.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("sconce.recipe", h.recipe.to_owned()),
+        (RECIPE, h.recipe.to_owned()),
         ("sconce.objective", h.trained_as.objective.to_string()),
         ("sconce.schedule", h.trained_as.schedule.to_string()),
     ]);
@@ -111,6 +116,7 @@ pub(super) fn write(
             process: (&**schedule, &**objective),
         });
         fields.extend(job.notes.clone());
+        fields.extend(job.lock.get().map(|lock| (LOCK.to_owned(), lock.clone())));
         fields
     };
     let words = super::tokens::write(job.model, &weights.words, dtype, &header(Some("textual-inversion")), out)?;

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -25,6 +26,7 @@ use super::tokens;
 use super::weights::Weights;
 use crate::data::{Order, Use};
 use crate::hub::{self, Needs};
+use crate::lock::Locking;
 use crate::model::Model;
 use crate::optimizer::At;
 use crate::recipe::{Float, Gradients as Keep, Recipe, Resolved, Task as What};
@@ -89,6 +91,8 @@ pub(super) struct Job<'a> {
     pub model: &'a dyn Model,
     /// Further header fields of the weight files that are written.
     pub notes: BTreeMap<String, String>,
+    /// The run's lock, once it is known.
+    pub lock: OnceLock<String>,
 }
 
 /// Runs a resolved recipe.
@@ -105,8 +109,8 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     }
     let model = load(resolved, &options.device)?;
     let stores = model.stores();
-    let mut job = Job { resolved, recipe, options, model: &*model, notes: BTreeMap::new() };
-    let weights = Weights::prepare(recipe, &*model)?;
+    let mut job = Job { resolved, recipe, options, model: &*model, notes: BTreeMap::new(), lock: OnceLock::new() };
+    let weights = Weights::prepare(recipe, &*model).map_err(Failed::Files)?;
     let elements: usize = stores.iter().map(|s| s.elements()).sum();
     observer.see(&Event::Loaded(model.native(), weights.elements(), elements))?;
 
@@ -115,6 +119,12 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     tokens::said_by(&weights.words, set.captions()).map_err(Failed::Files)?;
     let of = MadeOf { recipe: resolved.to_toml(), data: set.identity() };
     job.notes.insert("sconce.data".to_owned(), of.data.clone());
+    let mut locking = Some(Locking::start(resolved, &of.data, &options.device));
+    if let Some((wanted, locking)) = options.lock.as_ref().zip(locking.take_if(|_| options.lock.is_some())) {
+        let lock = locking.end()?;
+        lock.held_to(wanted).map_err(Failed::Files)?;
+        job.lock.get_or_init(|| lock.to_toml());
+    }
     let order = || {
         let d = &recipe.data;
         Order::new(&set.items, set.train.clone(), d.batch, d.caption_dropout, recipe.train.seed)
@@ -208,6 +218,10 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
             }
         }
     }
+    if let Some(locking) = locking {
+        let lock = locking.end()?;
+        job.lock.get_or_init(|| lock.to_toml());
+    }
     let mut written = averages.swapped(&weights, &**optimizer.borrow(), || task.write(&weights, &options.out))?;
     let sheet = options.out.join("before-after.png");
     written.extend(super::preview::before_and_after(&drawn(0), &drawn(at.images), &sheet)?);
@@ -269,6 +283,8 @@ fn step(
             }
         }
     }
+    // A plugin of a library that failed has answered with no number, and says why here.
+    sconce_sdk::health::check().map_err(Error::wrap)?;
     let grad_norm = released.map_or_else(|| gradients.norm(), Ok)?;
     if !loss.is_finite() || !grad_norm.is_finite() {
         let advice = no_number(recipe, &at, checkpoints)?;
