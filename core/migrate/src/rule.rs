@@ -147,6 +147,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_rule_is_there_once_and_its_default_is_json() {
+        for rules in [crate::kohya::RULES, crate::onetrainer::RULES, crate::diffusion_pipe::RULES] {
+            let all: Vec<&Rule> = rules.iter().flat_map(|rules| rules.iter()).collect();
+            for (i, rule) in all.iter().enumerate() {
+                assert!(all[..i].iter().all(|other| other.key != rule.key), "{} is there twice", rule.key);
+                let default = rule.usual.is_empty() || serde_json::from_str::<Value>(rule.usual).is_ok();
+                assert!(default, "the default of {} is {}", rule.key, rule.usual);
+                assert_eq!(rule.takes.read(&rule.default()), Ok(rule.default()), "{}", rule.key);
+            }
+        }
+    }
+
+    #[test]
     fn a_slip_finds_its_word() {
         let all = ["learning_rate", "network_dim", "seed"];
         assert_eq!(nearest("learning_rte", all.into_iter()), Some("learning_rate"));

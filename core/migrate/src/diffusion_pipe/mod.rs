@@ -15,7 +15,7 @@ use crate::rule::{Field, Rule};
 use crate::{Error, Migration, Program, Read, Wanted, value};
 
 /// All fields, by what they are about.
-static RULES: &[&[Rule]] = &[run::RULES, model::RULES, training::RULES, dataset::RULES];
+pub(crate) static RULES: &[&[Rule]] = &[run::RULES, model::RULES, training::RULES, dataset::RULES];
 
 /// The model types that sconce has.
 const TYPES: &[(&str, Family)] = &[("sdxl", Family::Sdxl), ("flux", Family::Flux), ("sd3", Family::Sd3)];

@@ -129,7 +129,7 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new("eval_every_n_epochs", Number, By(|c, f| validated(c, f, epochs))),
     Rule::new("eval_before_first_step", Flag, Not("validation begins before the first update")),
     Rule::new("eval_micro_batch_size_per_gpu", Any, Not(EVAL)),
-    Rule::new("image_eval_micro_batch_size_per_gpu", Any, Not(EVAL)),
+    Rule::new("eval_image_micro_batch_size_per_gpu", Any, Not(EVAL)),
     Rule::new("eval_gradient_accumulation_steps", Number, Not(EVAL)),
     Rule::new(
         "save_dtype",

@@ -28,7 +28,7 @@ use crate::value;
 use crate::{Entry, Error, Migration, Program, Read, Wanted};
 
 /// All fields, by what they are about.
-static RULES: &[&[Rule]] = &[
+pub(crate) static RULES: &[&[Rule]] = &[
     model::RULES,
     noise::RULES,
     times::RULES,
@@ -176,7 +176,7 @@ fn itemised(field: Field) -> Vec<Field> {
         let shown = format!("{}: {name}", field.shown);
         Some(Field { rank: field.rank, ..Field::new(shown, format!("{}.{name}", field.key), value.into()) })
     };
-    match items.iter().map(one).collect() {
+    match items.iter().map(one).collect::<Option<Vec<_>>>().filter(|fields| !fields.is_empty()) {
         Some(fields) => fields,
         None => vec![field],
     }

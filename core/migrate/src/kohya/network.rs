@@ -12,6 +12,7 @@ use crate::rule::Takes::{Any, Flag, List, Number, Text};
 use crate::rule::{Field, Rule};
 
 const DROPOUT: &str = "adapters have no dropout: fewer images, or a lower rank, keep one from learning by heart";
+const RANKS: &str = "ranks of some layers are adapter.layers = [{ targets = [\"…\"], rank = 8, alpha = 4.0 }]";
 const RATES: &str = "rates of blocks are groups: [[train.group]] targets = [\"unet.down_blocks.0.*\"], lr_factor = 0.5";
 
 pub(super) static RULES: &[Rule] = &[
@@ -131,16 +132,35 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new("network_args.mid_lr_weight", Any, No(RATES)),
     Rule::new("network_args.up_lr_weight", Any, No(RATES)),
     Rule::new("network_args.block_lr_zero_threshold", Any, No(RATES)),
+    Rule::new("network_args.block_dims", Any, No(RANKS)),
+    Rule::new("network_args.block_alphas", Any, No(RANKS)),
+    Rule::new("network_args.conv_block_dims", Any, No(RANKS)),
+    Rule::new("network_args.conv_block_alphas", Any, No(RANKS)),
+    Rule::new("network_args.img_*", Any, No(RANKS)),
+    Rule::new("network_args.txt_*", Any, No(RANKS)),
+    Rule::new("network_args.single_*", Any, No(RANKS)),
+    Rule::new("network_args.context_*", Any, No(RANKS)),
+    Rule::new("network_args.x_*", Any, No(RANKS)),
+    Rule::new("network_args.in_dims", Any, No(RANKS)),
+    Rule::new("network_args.emb_dims", Any, No(RANKS)),
+    Rule::new("network_args.network_reg_dims", Any, No(RANKS)),
+    Rule::new("network_args.network_reg_lrs", Any, No(RATES)),
     Rule::new(
-        "network_args.block_dims",
-        Any,
-        No("ranks of some layers are adapter.layers = [{ targets = [\"…\"], rank = 8 }]"),
+        "network_args.train_block_indices",
+        Text,
+        No("name the blocks in adapter.targets: \"transformer.transformer_blocks.7.*\""),
     ),
+    Rule::new("network_args.ggpo_*", Any, No("weights of an adapter are not disturbed as they train")),
+    Rule::new("network_args.unit", Any, No("only for DyLoRA")),
+    Rule::new("network_args.enable_conv", Any, No("name the layers in adapter.targets")),
+    Rule::new("network_args.enable_all_linear", Any, No("name the layers in adapter.targets")),
     Rule::new(
-        "network_args.block_alphas",
-        Any,
-        No("ranks of some layers are adapter.layers = [{ targets = [\"…\"], rank = 8, alpha = 4.0 }]"),
+        "network_args.use_conv_cp",
+        Flag,
+        No("a convolution's addition keeps its kernel: there is no Tucker decomposition"),
     ),
+    Rule::new("network_args.disable_conv_cp", Flag, Not("there is no Tucker decomposition")),
+    Rule::new("network_args", List, Not("it is empty")),
     Rule::new("network_args.verbose", Flag, Not("`sconce check` lists the layers")),
     Rule::new("unet_lr", Number, By(|c, f| with(c, f, "optimizer.lr"))),
     Rule::new("text_encoder_lr", List, By(|c, f| with(c, f, "train.components"))),

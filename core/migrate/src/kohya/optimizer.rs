@@ -3,8 +3,8 @@
 use crate::case::Case;
 use crate::optim;
 use crate::report::Verdict;
-use crate::rule::Does::{By, No};
-use crate::rule::Takes::{Any, Flag, Number, Text};
+use crate::rule::Does::{By, No, Not};
+use crate::rule::Takes::{Any, Flag, List, Number, Text};
 use crate::rule::{Field, Rule};
 
 pub(super) static RULES: &[Rule] = &[
@@ -51,6 +51,8 @@ pub(super) static RULES: &[Rule] = &[
             optim::argument(c, &name(c), &argument, &f.value)
         }),
     ),
+    Rule::new("optimizer_args", List, Not("it is empty")),
+    Rule::new("lr_scheduler_args", List, Not("it is empty")),
     Rule::new(
         "fused_backward_pass",
         Flag,

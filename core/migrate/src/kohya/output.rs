@@ -57,10 +57,7 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new("no_metadata", Flag, No("a file says by which recipe it was made")),
     Rule::new("training_comment", Text, No("a file's header has output.title, and the recipe")),
     Rule::new("metadata_title", Text, To("output.title")),
-    Rule::new("metadata_author", Text, No("a file's header has output.title, and the recipe")),
-    Rule::new("metadata_description", Text, No("a file's header has output.title, and the recipe")),
-    Rule::new("metadata_license", Text, No("a file's header has output.title, and the recipe")),
-    Rule::new("metadata_tags", Text, No("a file's header has output.title, and the recipe")),
+    Rule::new("metadata_*", Any, No("a file's header has output.title, and the recipe")),
     Rule::new("logging_dir", Text, Not(LOG)),
     Rule::new(
         "log_with",

@@ -19,7 +19,7 @@ use crate::rule::{Field, Rule};
 use crate::{Error, Migration, Program, Read, Wanted, value};
 
 /// All fields, by what they are about.
-static RULES: &[&[Rule]] = &[
+pub(crate) static RULES: &[&[Rule]] = &[
     run::RULES,
     run::HOW,
     parts::RULES,
