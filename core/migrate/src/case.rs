@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use crate::draft::Draft;
 use crate::family::Family;
+use crate::place::{is_file, relative};
 use crate::report::{Entry, Report, Verdict};
 use crate::rule::{Does, Field, Rule, nearest};
 use crate::value::{Takes, same, shown};
-use crate::{Error, Program};
+use crate::{Error, Migration, Program};
 
 /// Fields of a configuration; more are no honest one.
 const MOST: usize = 20_000;
@@ -268,10 +269,27 @@ impl Case {
         }
     }
 
-    /// The end: recipe and report.
-    pub fn done(self, entries: Vec<Entry>, heading: &str) -> (String, Report) {
-        let asked = self.draft.asked();
-        let recipe = self.draft.text(heading);
-        (recipe, Report { program: self.program, entries, warnings: self.warnings, asked })
+    /// The end: recipe and report, with what every recipe needs asked for.
+    pub fn done(mut self, entries: Vec<Entry>) -> Migration {
+        self.draft.ask("model.path", "a diffusers folder, a single file, or hf://owner/name");
+        for i in 0..self.folders.max(1) {
+            self.draft.ask(&format!("data.source.{i}.path"), "a folder of pictures, each with a .txt of its name");
+        }
+        self.draft.ask("optimizer.type", "sconce list optimizer");
+        let said = |path: &str| self.draft.get(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (model, pictures) = (said("model.path"), said("data.source.0.path"));
+        if relative(&model) || relative(&pictures) {
+            self.warn("relative paths in a recipe are relative to the recipe's own folder, not to where the program is started");
+        }
+        if self.draft.has("model.files") && !model.is_empty() && !is_file(&model) {
+            self.warn("model.files are beside a single file: where model.path is a folder, put a component in its place in there");
+        }
+        let heading = format!(
+            "From a configuration of {}, by `sconce migrate`, whose report says what came of each field. Comments name the fields that the \
+             values are from. Before a run: `sconce check`.",
+            self.program
+        );
+        let (recipe, asked) = (self.draft.text(&heading), self.draft.asked());
+        Migration { recipe, report: Report { program: self.program, entries, warnings: self.warnings, asked } }
     }
 }

@@ -1,7 +1,7 @@
 //! Optimizers and their arguments. The programs call them by many names, and mostly take them from the same libraries, so
 //! names, arguments and what they are here stand in one place.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::case::Case;
 use crate::report::Verdict;
@@ -74,6 +74,11 @@ pub(crate) fn find(name: &str) -> Option<(&'static str, &'static str)> {
     let last = name.rsplit('.').next().unwrap_or(name);
     let plain: String = last.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase();
     NAMES.iter().find(|(there, ..)| *there == plain).map(|(_, here, note)| (*here, *note))
+}
+
+/// True if it finds its own rate, which is one for all that trains.
+pub(crate) fn one_rate(name: &str) -> bool {
+    find(name).is_some_and(|(plugin, _)| plugin == "prodigy")
 }
 
 /// Sets the optimizer. Without one that is known the recipe asks for it.
@@ -178,6 +183,19 @@ fn whole(x: f64, field: &str) -> Value {
         "slice" | "smallest" | "iterations" => json!(x.max(0.0) as u64),
         _ => json!(x),
     }
+}
+
+/// Components with their rates, as a recipe has them: factors on the rate of the run.
+pub(crate) fn components(case: &mut Case, name: &str, base: f64, rates: &[(&str, f64)], why: &str) {
+    let one = one_rate(name);
+    if one && rates.iter().any(|(_, rate)| *rate != base) {
+        case.warn("Prodigy finds one rate for all that trains: rates of components that differ are not in the recipe");
+    }
+    // Factors as people write them: 0.5, and not 0.49999999999999994.
+    let factor = |rate: f64| if base > 0.0 && !one { (rate / base * 1e6).round() / 1e6 } else { 1.0 };
+    let table: Map<String, Value> =
+        rates.iter().map(|(name, rate)| ((*name).to_owned(), json!(factor(*rate)))).collect();
+    case.set_as("train.components", table, why);
 }
 
 #[cfg(test)]

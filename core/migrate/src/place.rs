@@ -11,11 +11,15 @@ pub(crate) fn place(text: &str) -> String {
             && !part.starts_with('.')
             && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
-    let file = FILES.iter().any(|end| text.ends_with(end));
     match text.split_once('/') {
-        Some((owner, name)) if !file && plain(owner) && plain(name) => format!("hf://{text}"),
+        Some((owner, name)) if !is_file(text) && plain(owner) && plain(name) => format!("hf://{text}"),
         _ => text.to_owned(),
     }
+}
+
+/// True for a file of weights, by its ending.
+pub(crate) fn is_file(path: &str) -> bool {
+    FILES.iter().any(|end| path.ends_with(end))
 }
 
 /// True for a path that depends on the folder that a program is started in.

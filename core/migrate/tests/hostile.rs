@@ -86,3 +86,32 @@ fn commands_that_end_early_are_read_as_far_as_they_go() {
     assert!(error("accelerate launch").contains("without a script"));
     assert!(error("--seed=1").contains("without a script"));
 }
+
+#[test]
+fn damaged_configurations_do_no_harm() {
+    // Knuth's constants: the same damage in every run.
+    let mut state = 1u64;
+    let mut draw = |most: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % most.max(1)
+    };
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    for entry in std::fs::read_dir(folder).expect("the cases are there") {
+        let text = std::fs::read_to_string(entry.expect("a file").path()).expect("a text");
+        for _ in 0..60 {
+            let mut letters: Vec<char> = text.chars().collect();
+            for _ in 0..=draw(4) {
+                let (at, length) = (draw(letters.len()), draw(12));
+                let end = (at + length).min(letters.len());
+                match draw(3) {
+                    0 => drop(letters.drain(at..end)),
+                    1 => letters.insert(at, ['"', '\'', '[', '{', '=', '-', '$', '\\', '\n', '0', 'e'][draw(11)]),
+                    _ => letters.extend_from_within(at..end),
+                }
+            }
+            if let Ok(migration) = alone(&letters.into_iter().collect::<String>()) {
+                data(&migration.recipe);
+            }
+        }
+    }
+}

@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 
 use crate::case::{Case, Learns};
 use crate::family::Family;
-use crate::place::relative;
 use crate::rule::{Field, Rule};
 use crate::{Error, Migration, Program, Read, Wanted, value};
 
@@ -90,21 +89,5 @@ fn finish(fields: Vec<Field>, folders: usize, warnings: Vec<String>, whole: bool
         "train.images",
         "pictures in the whole run: passes times the pictures, each as often as its folder's `repeats`",
     );
-    case.draft.ask("model.path", "a diffusers folder, a single file, or hf://owner/name");
-    for i in 0..folders.max(1) {
-        case.draft.ask(&format!("data.source.{i}.path"), "a folder of pictures, each with a .txt of its name");
-    }
-    case.draft.ask("optimizer.type", "sconce list optimizer");
-    if ["model.path", "data.source.0.path"]
-        .iter()
-        .any(|p| case.draft.get(p).and_then(Value::as_str).is_some_and(relative))
-    {
-        case.warn(
-            "relative paths in a recipe are relative to the recipe's own folder, not to where the program is started",
-        );
-    }
-    let heading = "From a configuration of diffusion-pipe, by `sconce migrate`, whose report says what came of each field. Comments \
-                   name the fields that the values are from. Before a run: `sconce check`.";
-    let (recipe, report) = case.done(entries, heading);
-    Ok(Migration { recipe, report })
+    Ok(case.done(entries))
 }

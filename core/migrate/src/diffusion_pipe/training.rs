@@ -1,6 +1,6 @@
 //! `[adapter]` and `[optimizer]`: what is trained, and how.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::case::Case;
 use crate::family::Family;
@@ -168,19 +168,13 @@ pub(super) fn trained(case: &mut Case) {
     if let Some(rate) = unet {
         case.set_as("optimizer.lr", rate, if unet == base { "optimizer.lr" } else { "model.unet_lr" });
     }
-    let mut table = serde_json::Map::new();
-    table.insert(case.family.denoiser().into(), json!(1.0));
+    let base = unet.unwrap_or_default();
+    let mut rates = vec![(case.family.denoiser(), base)];
     if case.family == Family::Sdxl {
-        for (i, encoder) in case.family.encoders().into_iter().enumerate() {
-            let rate = case.number(&format!("model.text_encoder_{}_lr", i + 1)).or(base);
-            let factor = match (rate, unet) {
-                (Some(rate), Some(unet)) if unet > 0.0 => (rate / unet * 1e6).round() / 1e6,
-                _ => 1.0,
-            };
-            if factor > 0.0 {
-                table.insert(encoder.into(), Value::from(factor));
-            }
-        }
+        let own = |i: usize| case.number(&format!("model.text_encoder_{}_lr", i + 1)).or(case.number("optimizer.lr"));
+        let encoders = case.family.encoders().into_iter().enumerate();
+        rates.extend(encoders.map(|(i, e)| (e, own(i).unwrap_or(base))).filter(|(_, rate)| *rate > 0.0 || base == 0.0));
     }
-    case.set_as("train.components", table, "what diffusion-pipe trains, with rates over optimizer.lr");
+    let name = case.text("optimizer.type");
+    optim::components(case, &name, base, &rates, "what diffusion-pipe trains, with rates over optimizer.lr");
 }

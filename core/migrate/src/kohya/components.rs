@@ -1,9 +1,10 @@
 //! Which components train, and at which rates. sd-scripts has a rate for each of them, a recipe one rate and factors on it.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::case::{Case, Learns};
 use crate::family::Family;
+use crate::optim;
 
 /// The text encoders that train, each with its rate.
 pub(super) fn encoders(case: &Case) -> Vec<(&'static str, f64)> {
@@ -52,14 +53,8 @@ pub(super) fn components(case: &mut Case) {
     if case.learns == Learns::Word {
         return;
     }
-    let mut table = serde_json::Map::new();
-    if !only_text {
-        table.insert(case.family.denoiser().into(), json!(1.0));
-    }
-    for (name, rate) in encoders {
-        // Factors as people write them: 0.5, and not 0.49999999999999994.
-        let factor = if base > 0.0 { (rate / base * 1e6).round() / 1e6 } else { 1.0 };
-        table.insert(name.into(), json!(factor));
-    }
-    case.set_as("train.components", table, "rates of components over optimizer.lr");
+    let denoiser = (!only_text).then_some((case.family.denoiser(), base));
+    let rates: Vec<(&str, f64)> = denoiser.into_iter().chain(encoders).collect();
+    let name = super::optimizer::name(case);
+    optim::components(case, &name, base, &rates, "rates of components over optimizer.lr");
 }

@@ -240,13 +240,6 @@ pub(super) fn side(resolution: &Value) -> Option<(f64, bool)> {
     (w >= 1.0 && h >= 1.0 && w.max(h) <= 1e5).then(|| ((w * h).sqrt(), w == h))
 }
 
-/// Asks for what pictures need.
-pub(super) fn missing(case: &mut Case) {
-    for i in 0..case.folders.max(1) {
-        case.draft.ask(&format!("data.source.{i}.path"), "a folder of pictures, each with a .txt of its name");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

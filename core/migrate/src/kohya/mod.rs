@@ -25,7 +25,7 @@ use crate::case::{Case, Learns};
 use crate::family::Family;
 use crate::rule::{Field, Rule};
 use crate::value;
-use crate::{Entry, Error, Migration, Program, Read, Wanted};
+use crate::{Error, Migration, Program, Read, Wanted};
 
 /// All fields, by what they are about.
 pub(crate) static RULES: &[&[Rule]] = &[
@@ -114,7 +114,7 @@ pub(crate) fn dataset_alone(config: Map<String, Value>) -> Result<Migration, Err
     case.draft.only("data");
     case.draft.ask("train.images", "pictures in the whole run");
     case.draft.ask("optimizer.lr", "the learning rate");
-    finish(case, entries)
+    Ok(case.done(entries))
 }
 
 /// The fields of a file, of which sections are dropped; those of `rank` 0 are overruled by the command line's.
@@ -163,7 +163,8 @@ fn migrate(
     case.unread = unread;
     case.warnings.splice(..0, warnings);
     let entries = case.run();
-    finish(case, entries)
+    run::missing(&mut case);
+    Ok(case.done(entries))
 }
 
 /// A field of a list of arguments as one field for each of them.
@@ -199,17 +200,6 @@ fn case(fields: Vec<Field>, script: Option<&str>) -> Result<Case, Error> {
     case.accumulate = case.number("gradient_accumulation_steps").unwrap_or(1.0);
     case.side_px = data::side(&case.value("resolution")).map_or(512.0, |(side, _)| side);
     Ok(case)
-}
-
-/// Recipe and report, with what the recipe still needs.
-fn finish(mut case: Case, entries: Vec<Entry>) -> Result<Migration, Error> {
-    model::missing(&mut case);
-    data::missing(&mut case);
-    run::missing(&mut case);
-    let heading = "From a configuration of kohya's sd-scripts, by `sconce migrate`, whose report says what came of each field. \
-                   Comments name the fields that the values are from. Before a run: `sconce check`.";
-    let (recipe, report) = case.done(entries, heading);
-    Ok(Migration { recipe, report })
 }
 
 /// How a rule takes its value, for the command line.

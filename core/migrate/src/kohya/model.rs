@@ -1,10 +1,10 @@
 //! The model: its files, how they are kept in memory, and what it predicts.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::case::{Case, Learns};
 use crate::family::Family;
-use crate::place::{place, relative};
+use crate::place::place;
 use crate::report::Verdict;
 use crate::rule::Does::{By, No, Not};
 use crate::rule::Takes::{Flag, List, Number, Text};
@@ -233,16 +233,4 @@ pub(super) fn family(case: &mut Case, script: bool) -> Family {
         ));
     }
     family
-}
-
-/// Asks for what a model needs.
-pub(super) fn missing(case: &mut Case) {
-    case.draft.ask("model.path", "a diffusers folder, a single file, or hf://owner/name");
-    let paths = ["model.path", "data.source.0.path"]
-        .map(|p| case.draft.get(p).and_then(Value::as_str).unwrap_or_default().to_owned());
-    if paths.iter().any(|p| relative(p)) {
-        case.warn(
-            "relative paths in a recipe are relative to the recipe's own folder, not to where the program is started",
-        );
-    }
 }

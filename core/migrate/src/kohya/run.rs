@@ -184,9 +184,8 @@ fn keep_steps(case: &mut Case, field: &Field) -> Verdict {
     }
 }
 
-/// Asks for what a run needs, and says what is kept where sd-scripts keeps all.
+/// Asks for what a run needs that has no default, and says what is kept where sd-scripts keeps all.
 pub(super) fn missing(case: &mut Case) {
-    case.draft.ask("optimizer.type", "sconce list optimizer");
     if case.draft.has("validation.every_images") && !case.draft.has("validation.share") {
         case.draft.clear("validation");
     }

@@ -1,8 +1,9 @@
 //! The parts of a model (`unet`, `text_encoder_2`, …), each with the same fields, and learned words.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::case::{Case, Learns};
+use crate::optim;
 use crate::place::place;
 use crate::report::Verdict;
 use crate::rule::Does::{By, No, Not};
@@ -228,10 +229,9 @@ pub(super) fn components(case: &mut Case) {
     let parts = [denoiser].into_iter().chain(case.family.encoders()).filter(|p| trains(case, p));
     let rates: Vec<(&str, f64)> = parts.map(|p| (p, own(p))).collect();
     let base = rates.first().map_or(all, |(_, rate)| *rate);
-    let factor = |rate: f64| if base > 0.0 { (rate / base * 1e6).round() / 1e6 } else { 1.0 };
-    let table: Map<String, Value> = rates.iter().map(|(p, rate)| ((*p).to_owned(), json!(factor(*rate)))).collect();
     case.set_as("optimizer.lr", rate(case, base), "learning_rate");
-    case.set_as("train.components", table, "what trains, with its rate over optimizer.lr");
+    let name = case.text("optimizer.optimizer");
+    optim::components(case, &name, base, &rates, "what trains, with its rate over optimizer.lr");
 }
 
 /// A learned word: the first is the run's own, others are beside an adapter.
