@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use sconce_migrate::{Error, Migration, migrate};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What in `value` the schema forbids: paths and reasons.
 pub fn faults(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
@@ -140,13 +140,5 @@ pub fn warns(text: &str, words: &str) -> bool {
 pub fn schema() -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/schema.json");
     let text = std::fs::read_to_string(file).expect("the schema is committed");
-    let mut schema: Value = serde_json::from_str(&text).expect("the schema is JSON");
-    // Learned words are in the tables; where the committed schema is older than they are, they are put in.
-    let train = &mut schema["$defs"]["TrainTable"]["properties"];
-    if train.get("token").is_none() {
-        train["token"] = json!({ "type": "array", "items": { "type": "object", "additionalProperties": false, "required": ["text"],
-            "properties": { "text": { "type": "string" }, "vectors": { "type": "integer" }, "start": { "type": "string" },
-                            "from": { "type": "string" }, "encoders": { "type": "array" }, "lr_factor": { "type": "number" } } } });
-    }
-    schema
+    serde_json::from_str(&text).expect("the schema is JSON")
 }
