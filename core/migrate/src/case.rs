@@ -279,14 +279,20 @@ impl Case {
         let said = |path: &str| self.draft.get(path).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (model, pictures) = (said("model.path"), said("data.source.0.path"));
         if relative(&model) || relative(&pictures) {
-            self.warn("relative paths in a recipe are relative to the recipe's own folder, not to where the program is started");
+            self.warn(
+                "relative paths in a recipe are relative to the recipe's own folder, not to where the \
+                 program is started",
+            );
         }
         if self.draft.has("model.files") && !model.is_empty() && !is_file(&model) {
-            self.warn("model.files are beside a single file: where model.path is a folder, put a component in its place in there");
+            self.warn(
+                "model.files are beside a single file: where model.path is a folder, put a component in its \
+                 place in there",
+            );
         }
         let heading = format!(
-            "From a configuration of {}, by `sconce migrate`, whose report says what came of each field. Comments name the fields that the \
-             values are from. Before a run: `sconce check`.",
+            "From a configuration of {}, by `sconce migrate`, whose report says what came of each field. \
+                 Comments name the fields that the values are from. Before a run: `sconce check`.",
             self.program
         );
         let (recipe, asked) = (self.draft.text(&heading), self.draft.asked());

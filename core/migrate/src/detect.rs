@@ -26,7 +26,8 @@ pub(crate) enum Input {
 }
 
 /// Tables that only recipes have.
-const OURS: &[&str] = &["extends", "schedule", "objective", "weighting", "timesteps", "train", "sampling", "data"];
+const OURS: &[&str] =
+    &["extends", "needs", "schedule", "objective", "weighting", "timesteps", "train", "sampling", "data"];
 
 /// Fields that only OneTrainer's configurations have.
 const ONETRAINER: &[&str] = &["training_method", "model_type", "base_model_name", "concept_file_name", "__version"];

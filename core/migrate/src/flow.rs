@@ -27,8 +27,8 @@ pub(crate) fn levels(case: &mut Case, base: Value, shift: Shift, why: &str) {
     let own = if schnell { 1.0 } else { case.family.own_shift(side) };
     if case.family == Family::Flux && !schnell && shift != Shift::BySize {
         case.warn(format!(
-            "[timesteps] is for FLUX.1-dev, whose own schedule shifts times by {own:.3} at {side} px; FLUX.1-schnell's shifts nothing: with \
-             that, their shift is {wanted} in all"
+            "[timesteps] is for FLUX.1-dev, whose own schedule shifts times by {own:.3} at {side} px; \
+                 FLUX.1-schnell's shifts nothing: with that, their shift is {wanted} in all"
         ));
     }
     let ratio = if wanted > 0.0 { wanted / own } else { 1.0 };
@@ -37,7 +37,8 @@ pub(crate) fn levels(case: &mut Case, base: Value, shift: Shift, why: &str) {
     }
     let shift = (ratio * 1e4).round() / 1e4;
     let text = format!(
-        "{why}: the level's shift {wanted:.4} over {own:.4}, which the checkpoint's schedule shifts by already{}",
+        "{why}: the level's shift {wanted:.4} over {own:.4}, which the checkpoint's schedule shifts \
+             by already{}",
         if case.family == Family::Flux && !schnell { format!(" at {side} px") } else { String::new() }
     );
     case.table("timesteps", &json!({ "type": "shift", "shift": shift, "of": base }), &text);

@@ -98,8 +98,9 @@ pub enum Error {
     },
     /// Of no program that is known.
     #[error(
-        "this is no configuration that sconce knows: {0} (it reads sd-scripts' TOML and command lines, OneTrainer's JSON and \
-         diffusion-pipe's TOML, and finds out by itself which of them it is)"
+        "this is no configuration that sconce knows: {0} (it reads sd-scripts' TOML and command \
+             lines, OneTrainer's JSON and diffusion-pipe's TOML, and finds out by itself which of them \
+             it is)"
     )]
     Unrecognised(String),
     /// A field with a value of another type.

@@ -1,5 +1,5 @@
-//! Recipes of older versions. A recipe may say which sconce it is for (`sconce = "0.1"`); fields that have another name since
-//! then get it, in place, so that comments stay. There is one version so far, and nothing has been renamed.
+//! Recipes of older versions. A recipe may say which sconce it is for (`needs.sconce = ">=0.1"`); fields that have another name
+//! since then get it, in place, so that comments stay. There is one version so far, and nothing has been renamed.
 
 use serde_json::{Map, Value};
 use toml_edit::{DocumentMut, Item};
@@ -27,17 +27,17 @@ pub(crate) fn migrate(text: &str, recipe: &Map<String, Value>) -> Result<Migrati
 
 fn migrate_by(renamed: &[Renamed], text: &str, recipe: &Map<String, Value>) -> Result<Migration, Error> {
     let current = version(CURRENT).unwrap_or_default();
-    let said = recipe.get("sconce").map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
-    let own = match &said {
+    let said = recipe.get("needs").and_then(|needs| needs.get("sconce"));
+    let own = match said {
         None => (0, 0),
-        Some(said) => version(said).ok_or_else(|| Error::Wrong {
-            field: "sconce".into(),
-            expected: "a version like \"0.1\"",
-            found: value::shown(&recipe["sconce"]),
+        Some(said) => said.as_str().and_then(least).ok_or_else(|| Error::Wrong {
+            field: "needs.sconce".into(),
+            expected: "a range of versions like \">=0.1\"",
+            found: value::shown(said),
         })?,
     };
     if own > current {
-        return Err(Error::Newer(said.unwrap_or_default()));
+        return Err(Error::Newer(said.map(value::shown).unwrap_or_default()));
     }
     let mut document: DocumentMut = text
         .trim_start_matches('\u{feff}')
@@ -65,9 +65,18 @@ fn migrate_by(renamed: &[Renamed], text: &str, recipe: &Map<String, Value>) -> R
     Ok(Migration { recipe: document.to_string(), report })
 }
 
+/// The least version in a range: `>=0.1, <0.3`.
+fn least(range: &str) -> Option<(u32, u32)> {
+    let (upper, lower): (Vec<&str>, Vec<&str>) =
+        range.split(',').map(str::trim).partition(|part| part.starts_with('<'));
+    let known = |parts: &[&str]| parts.iter().map(|part| version(part)).collect::<Option<Vec<_>>>();
+    known(&upper)?;
+    Some(known(&lower)?.into_iter().max().unwrap_or_default())
+}
+
 /// The first two numbers of a version.
 fn version(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text.trim_start_matches(['>', '=', '^', '~', ' ']).split('.');
+    let mut numbers = text.trim_start_matches(['>', '=', '^', '~', '<', ' ']).split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next().map_or(Some(0), |n| n.parse().ok())?))
 }
 
@@ -90,9 +99,12 @@ mod tests {
 
     #[test]
     fn a_current_recipe_stays_and_a_newer_one_is_refused() {
-        let text = "sconce = \"0.1\"\n[train]\npictures = 8\n";
-        assert_eq!(read(text).map(|m| m.recipe), Ok(text.to_owned()));
-        assert_eq!(read("sconce = \"9.0\"\n").map(|m| m.recipe), Err(Error::Newer("9.0".into())));
-        assert!(matches!(read("sconce = \"x\"\n"), Err(Error::Wrong { .. })));
+        let with = |range: &str| format!("[needs]\nsconce = \"{range}\"\n[train]\npictures = 8\n");
+        assert_eq!(read(&with(">=0.1, <0.3")).map(|m| m.recipe), Ok(with(">=0.1, <0.3")));
+        assert_eq!(read(&with("<0.3")).map(|m| m.recipe), Ok(with("<0.3").replace("pictures", "images")));
+        assert_eq!(read(&with("^9.0")).map(|m| m.recipe), Err(Error::Newer("^9.0".into())));
+        for strange in ["x", "", ">=0.1, y"] {
+            assert!(matches!(read(&with(strange)), Err(Error::Wrong { .. })), "{strange}");
+        }
     }
 }

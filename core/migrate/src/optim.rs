@@ -189,7 +189,10 @@ fn whole(x: f64, field: &str) -> Value {
 pub(crate) fn components(case: &mut Case, name: &str, base: f64, rates: &[(&str, f64)], why: &str) {
     let one = one_rate(name);
     if one && rates.iter().any(|(_, rate)| *rate != base) {
-        case.warn("Prodigy finds one rate for all that trains: rates of components that differ are not in the recipe");
+        case.warn(
+            "Prodigy finds one rate for all that trains: rates of components that differ are not in the \
+             recipe",
+        );
     }
     // Factors as people write them: 0.5, and not 0.49999999999999994.
     let factor = |rate: f64| if base > 0.0 && !one { (rate / base * 1e6).round() / 1e6 } else { 1.0 };

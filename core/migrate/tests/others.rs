@@ -151,6 +151,6 @@ fn optimizers_of_diffusion_pipe() {
 fn a_recipe_stays_a_recipe() {
     let text = "extends = \"sdxl-lora\" # mine\n[model]\npath = \"m\"\n";
     assert_eq!(alone(text).map(|m| m.recipe), Ok(text.to_owned()));
-    let error = alone("sconce = \"99.0\"\nextends = \"sdxl-lora\"\n").expect_err("it is newer");
+    let error = alone("extends = \"sdxl-lora\"\n[needs]\nsconce = \">=99.0\"\n").expect_err("it is newer");
     assert!(error.to_string().contains("update sconce"), "{error}");
 }

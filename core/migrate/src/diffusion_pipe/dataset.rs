@@ -93,7 +93,8 @@ pub(super) static RULES: &[Rule] = &[
         Flag,
         By(|_, f| match f.flag() {
             true => Verdict::no_place(
-                "a picture without a caption has the empty one, and is told of: move it away if it is not meant",
+                "a picture without a caption has the empty one, and is told of: move it away if it is not \
+                     meant",
             ),
             false => Verdict::no_need("a picture without a caption has the empty one, and is told of"),
         }),

@@ -50,7 +50,8 @@ pub(crate) fn toml(config: Map<String, Value>, read: &mut Read) -> Result<Migrat
 pub(crate) fn dataset_alone(config: Map<String, Value>) -> Result<Migration, Error> {
     let mut fields = Vec::new();
     let folders = dataset::fields(config, "", &mut fields)?;
-    let warning = "this is the dataset of diffusion-pipe alone: migrate the configuration that names it, and the rest of the recipe comes with it";
+    let warning = "this is the dataset of diffusion-pipe alone: migrate the configuration that names it, and \
+         the rest of the recipe comes with it";
     finish(fields, folders, vec![warning.into()], false)
 }
 
@@ -87,7 +88,8 @@ fn finish(fields: Vec<Field>, folders: usize, warnings: Vec<String>, whole: bool
     }
     case.draft.ask(
         "train.images",
-        "pictures in the whole run: passes times the pictures, each as often as its folder's `repeats`",
+        "pictures in the whole run: passes times the pictures, each as often as its folder's \
+             `repeats`",
     );
     Ok(case.done(entries))
 }

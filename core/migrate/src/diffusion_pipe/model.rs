@@ -90,10 +90,15 @@ pub(super) static RULES: &[Rule] = &[
                     "on a zero-terminal schedule a sampler must start in pure noise",
                 );
                 c.warn(
-                    "model.v_pred also changes the schedule to zero terminal SNR, which diffusion-pipe does not say",
+                    "model.v_pred also changes the schedule to zero terminal SNR, which diffusion-pipe does not \
+                         say",
                 );
-                c.draft.ask("model.convert", "{ over_images = 0 } if the checkpoint predicts epsilon on its old schedule and is to be trained to v at \
-                once; no line if it predicts v on such a schedule already. `sconce check` tells which it is");
+                c.draft.ask(
+                    "model.convert",
+                    "{ over_images = 0 } if the checkpoint predicts epsilon on its old schedule and is to be \
+                     trained to v at once; no line if it predicts v on such a schedule already. `sconce check` \
+                     tells which it is",
+                );
                 Verdict::went("objective, schedule")
             }
             false => Verdict::Default,
@@ -105,9 +110,12 @@ pub(super) static RULES: &[Rule] = &[
         By(|c, f| {
             c.table("weighting", &json!({ "type": "min-snr", "gamma": f.value }), &f.shown);
             if c.flag("model.v_pred") {
-                c.warn("min_snr_gamma with v_pred, and so on a zero-terminal schedule, takes nearly all weight off the noisiest levels (0.03 % is left on \
-                    the noisiest tenth), for which the schedule was changed. diffusion-pipe hides a part of it, since it takes the SNR from before \
-                    the change. Consider weighting = \"native\"");
+                c.warn(
+                    "min_snr_gamma with v_pred, and so on a zero-terminal schedule, takes nearly all weight off \
+                     the noisiest levels (0.03 % is left on the noisiest tenth), for which the schedule was \
+                     changed. diffusion-pipe hides a part of it, since it takes the SNR from before the change. \
+                     Consider weighting = \"native\"",
+                );
             }
             Verdict::went("weighting")
         }),
@@ -118,7 +126,8 @@ pub(super) static RULES: &[Rule] = &[
         By(|c, f| match (f.flag(), c.flag("model.v_pred"), c.given("model.min_snr_gamma").is_some()) {
             (false, ..) => Verdict::Default,
             (true, _, true) => Verdict::no_place(
-                "diffusion-pipe multiplies it with min_snr_gamma; a recipe has one weighting, and takes that one",
+                "diffusion-pipe multiplies it with min_snr_gamma; a recipe has one weighting, and takes that \
+                     one",
             ),
             (true, true, false) => {
                 c.table(

@@ -158,7 +158,8 @@ pub(super) static RULES: &[Rule] = &[
         By(|_, f| match f.value == Value::Bool(false) {
             true => Verdict::Default,
             false => Verdict::no_place(
-                "sconce train RECIPE --resume goes on with a run of sconce's own; another program's state cannot be read",
+                "sconce train RECIPE --resume goes on with a run of sconce's own; another program's state \
+                     cannot be read",
             ),
         }),
     ),
@@ -190,7 +191,8 @@ fn validated(case: &mut Case, field: &Field, when: fn(&mut Case, &Field, &str) -
     match case.value("eval_datasets").as_array().is_some_and(|a| !a.is_empty()) {
         true => when(case, field, "validation.every_images"),
         false => Verdict::no_need(
-            "without eval_datasets there is no evaluation; validation = { share = 0.05, every_images = 1_000 } holds pictures out",
+            "without eval_datasets there is no evaluation; validation = { share = 0.05, every_images = \
+                 1_000 } holds pictures out",
         ),
     }
 }

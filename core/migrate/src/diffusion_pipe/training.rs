@@ -58,8 +58,10 @@ pub(super) static RULES: &[Rule] = &[
                 c.set("train.gradients", "released");
                 c.set_as("train.clip_norm", 0.0, "released gradients cannot be cut");
                 if c.accumulate != 1.0 {
-                    c.warn("gradients that are released cannot be added up: diffusion-pipe updates after every micro-batch instead; train.accumulate must \
-                        be 1 with train.gradients = \"released\"");
+                    c.warn(
+                        "gradients that are released cannot be added up: diffusion-pipe updates after every \
+                         micro-batch instead; train.accumulate must be 1 with train.gradients = \"released\"",
+                    );
                 }
                 Verdict::went("train.gradients")
             }

@@ -62,8 +62,10 @@ pub(super) fn adapter(case: &mut Case) {
                 put("rescale", json!(case.flag("network_args.rescaled")));
             } else {
                 put("constraint", json!(alpha));
-                case.warn("networks.oft's network_dim is how many blocks a layer has; adapter.block is how large each of them is: \
-                           divide a layer's outputs by network_dim");
+                case.warn(
+                    "networks.oft's network_dim is how many blocks a layer has; adapter.block is how large each \
+                     of them is: divide a layer's outputs by network_dim",
+                );
             }
         }
         _ => {}

@@ -209,8 +209,8 @@ mod tests {
 
     #[test]
     fn a_command_has_its_arguments() {
-        let text = "accelerate launch --num_cpu_threads_per_process 2 ./sd-scripts/train_network.py --xformers --optimizer_args \
-                    \"weight_decay=0.1\" \"betas=0.9,0.99\" --seed=1";
+        let text = "accelerate launch --num_cpu_threads_per_process 2 ./sd-scripts/train_network.py --xformers \
+             --optimizer_args \"weight_decay=0.1\" \"betas=0.9,0.99\" --seed=1";
         let command = parse(text).expect("it is one");
         let fields: Vec<_> = command.fields.iter().map(|f| (f.key.as_str(), f.value.to_string())).collect();
         assert_eq!(command.script, "train_network");

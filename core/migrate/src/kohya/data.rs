@@ -8,12 +8,13 @@ use crate::rule::Does::{By, No, Not};
 use crate::rule::Takes::{Any, Flag, List, Number, Text};
 use crate::rule::{Field, Rule};
 
-const SHUFFLE: &str = "captions are read as they are: each is encoded once, and kept. Write the tags in several orders with a script of \
-                       your own, as copies of the picture, if their order is to mean nothing";
+const SHUFFLE: &str = "captions are read as they are: each is encoded once, and kept. Write the tags in several \
+     orders with a script of your own, as copies of the picture, if their order is to mean \
+     nothing";
 const CROP: &str = "pictures are resized and cropped from the middle alone";
 const BUCKETS: &str = "buckets have the area of resolution_px, in steps that the model takes";
-const CACHE: &str =
-    "latents, and encodings of captions that do not train, are always kept on disk, and are checked against the files";
+const CACHE: &str = "latents, and encodings of captions that do not train, are always kept on disk, and are \
+         checked against the files";
 
 pub(super) static RULES: &[Rule] = &[
     Rule::new(
@@ -29,30 +30,30 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new(
         "in_json",
         Text,
-        No(
-            "captions in one file are metadata.jsonl in the folder: one line { \"file_name\": …, \"text\": … } a picture",
-        ),
+        No("captions in one file are metadata.jsonl in the folder: one line { \"file_name\": …, \
+                 \"text\": … } a picture"),
     ),
     Rule::new(
         "metadata_file",
         Text,
-        No(
-            "captions in one file are metadata.jsonl in the folder: one line { \"file_name\": …, \"text\": … } a picture",
-        ),
+        No("captions in one file are metadata.jsonl in the folder: one line { \"file_name\": …, \
+                 \"text\": … } a picture"),
     ),
     Rule::new(
         "reg_data_dir",
         Text,
-        No("add it as a [[data.source]], with repeats that make it count as much as the training pictures; there \
-                                        is no weight of its own (prior_loss_weight)"),
+        No("add it as a [[data.source]], with repeats that make it count as much as the training \
+             pictures; there is no weight of its own (prior_loss_weight)"),
     ),
     Rule::new(
         "is_reg",
         Flag,
         By(|c, f| match f.flag() {
             true => {
-                c.warn("sd-scripts repeats regularisation pictures, or leaves some out, until they are as many as the others; here their \
-                    `repeats` say how much they count");
+                c.warn(
+                    "sd-scripts repeats regularisation pictures, or leaves some out, until they are as many as \
+                     the others; here their `repeats` say how much they count",
+                );
                 Verdict::near("data.source", "as any other folder")
             }
             false => Verdict::Default,
@@ -65,8 +66,8 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new(
         "class_tokens",
         Text,
-        No("it is the caption of pictures that have no file of one: write such files, or, where none has one, \
-                                        data.source.caption = \"…\""),
+        No("it is the caption of pictures that have no file of one: write such files, or, where none \
+             has one, data.source.caption = \"…\""),
     ),
     Rule::new("caption_extension", Text, By(extension)).said("\".caption\""),
     Rule::new("caption_extention", Text, By(extension)),
@@ -144,7 +145,8 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new(
         "bucket_no_upscale",
         Flag,
-        No("small pictures are enlarged, and told; data.source.smallest_px leaves those out that are too small"),
+        No("small pictures are enlarged, and told; data.source.smallest_px leaves those out that are \
+             too small"),
     ),
     Rule::new("resize_interpolation", Text, No("pictures are resized in one way, with a filter that keeps them sharp")),
     Rule::new("network_multiplier", Number, No("an adapter trains at full strength")).usual("1.0"),
@@ -176,8 +178,10 @@ fn folder(case: &mut Case, field: &Field) -> Verdict {
     if case.given("image_dir").is_some() {
         return Verdict::Overruled("the dataset's configuration".into());
     }
-    case.warn("train_data_dir holds folders like `10_name`, which say how often their pictures count: each of them is a [[data.source]] \
-               of its own here, with path and repeats");
+    case.warn(
+        "train_data_dir holds folders like `10_name`, which say how often their pictures count: each \
+         of them is a [[data.source]] of its own here, with path and repeats",
+    );
     case.source(field, "path", field.text());
     Verdict::near("data.source.path", "one [[data.source]] for each folder in it")
 }
@@ -216,7 +220,10 @@ fn dropout(case: &mut Case, field: &Field) -> Verdict {
     let rate = field.number().unwrap_or_default();
     let before = case.draft.get("data.caption_dropout").and_then(Value::as_f64);
     if before.is_some_and(|b| b != rate) {
-        case.warn("caption_dropout_rate differs between folders; data.caption_dropout is one for all, and has the last of them");
+        case.warn(
+            "caption_dropout_rate differs between folders; data.caption_dropout is one for all, and has \
+             the last of them",
+        );
     }
     if rate > 0.0 || before.is_some() {
         case.set("data.caption_dropout", json!(rate.clamp(0.0, 1.0)));

@@ -106,8 +106,8 @@ pub(crate) fn command(text: &str, read: &mut Read) -> Result<Migration, Error> {
 pub(crate) fn dataset_alone(config: Map<String, Value>) -> Result<Migration, Error> {
     let mut case = case(dataset::fields(config, "")?, None)?;
     case.warnings.push(
-        "this is the dataset of sd-scripts alone: migrate the command or the configuration that names it, and the rest of the recipe comes \
-         with it"
+        "this is the dataset of sd-scripts alone: migrate the command or the configuration that \
+             names it, and the rest of the recipe comes with it"
             .into(),
     );
     let entries = case.run();

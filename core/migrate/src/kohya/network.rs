@@ -13,7 +13,8 @@ use crate::rule::{Field, Rule};
 
 const DROPOUT: &str = "adapters have no dropout: fewer images, or a lower rank, keep one from learning by heart";
 const RANKS: &str = "ranks of some layers are adapter.layers = [{ targets = [\"…\"], rank = 8, alpha = 4.0 }]";
-const RATES: &str = "rates of blocks are groups: [[train.group]] targets = [\"unet.down_blocks.0.*\"], lr_factor = 0.5";
+const RATES: &str = "rates of blocks are groups: [[train.group]] targets = [\"unet.down_blocks.0.*\"], lr_factor \
+     = 0.5";
 
 pub(super) static RULES: &[Rule] = &[
     Rule::new("network_module", Text, By(|c, f| with(c, f, "adapter.type"))).said("\"networks.lora\""),

@@ -101,8 +101,8 @@ fn noise(case: &mut Case, field: &Field) -> Verdict {
     match field.key.as_str() {
         "multires_noise_iterations" => Verdict::near(
             "noise.levels",
-            "sd-scripts' first level is white noise once more, so that its coarse levels weigh 0.7 of what they do here; \
-             lower noise.discount a little to have the same",
+            "sd-scripts' first level is white noise once more, so that its coarse levels weigh 0.7 of \
+                 what they do here; lower noise.discount a little to have the same",
         ),
         _ => Verdict::went("noise"),
     }
@@ -128,8 +128,8 @@ fn distance(case: &mut Case, field: &Field) -> Verdict {
         }
         (None, "l2") => Verdict::Default,
         (None, _) => Verdict::no_place(
-            "there is no plain L1; distance = { type = \"smooth-l1\", c = 0.001, schedule = \"constant\" } is \
-                                        twice it, but for the smallest differences",
+            "there is no plain L1; distance = { type = \"smooth-l1\", c = 0.001, schedule = \"constant\" \
+                 } is twice it, but for the smallest differences",
         ),
     }
 }

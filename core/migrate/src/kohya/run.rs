@@ -72,7 +72,8 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new(
         "resume",
         Text,
-        No("sconce train RECIPE --resume goes on with a run of sconce's own; another program's state cannot be read"),
+        No("sconce train RECIPE --resume goes on with a run of sconce's own; another program's state \
+             cannot be read"),
     ),
     Rule::new("initial_epoch", Number, No("a resumed run knows where it was")),
     Rule::new("initial_step", Number, No("a resumed run knows where it was")),
@@ -139,10 +140,14 @@ fn steps(case: &mut Case, field: &Field) -> Verdict {
 
 fn epochs(case: &mut Case, field: &Field) -> Verdict {
     let epochs = field.number().unwrap_or_default();
-    case.draft.ask("train.images", &format!(
-        "{epochs} (max_train_epochs) times the pictures, each as often as its folder's `repeats`. sd-scripts counts batches that are not \
-         full as whole ones; here a pass is as many pictures as there are"
-    ));
+    case.draft.ask(
+        "train.images",
+        &format!(
+            "{epochs} (max_train_epochs) times the pictures, each as often as its folder's `repeats`. \
+             sd-scripts counts batches that are not full as whole ones; here a pass is as many pictures \
+             as there are"
+        ),
+    );
     Verdict::near("train.images", "how many pictures there are is still to be said")
 }
 
@@ -202,7 +207,8 @@ pub(super) fn missing(case: &mut Case) {
         }
         let word = case.draft.get("train.token.0.text").and_then(Value::as_str).unwrap_or("the word").to_owned();
         case.warn(format!(
-            "the word is learned from captions that say it: `{word}` must stand in them, or in data.source.caption"
+            "the word is learned from captions that say it: `{word}` must stand in them, or in \
+                 data.source.caption"
         ));
     }
 }

@@ -56,8 +56,10 @@ fn flux(case: &mut Case, field: &Field) -> Verdict {
     };
     levels(case, base, shift, &format!("timestep_sampling = {kind}"));
     if field.shown == field.key && case.given("timestep_sampling").is_none() {
-        case.warn("timestep_sampling is not said: sd-scripts then takes `sigma`, which is not what its documentation recommends \
-                   (`shift`, `flux_shift` or `sigmoid`)");
+        case.warn(
+            "timestep_sampling is not said: sd-scripts then takes `sigma`, which is not what its \
+             documentation recommends (`shift`, `flux_shift` or `sigmoid`)",
+        );
     }
     Verdict::went("timesteps")
 }
@@ -140,7 +142,7 @@ fn range(case: &mut Case, field: &Field) -> Verdict {
         Family::Flux => Verdict::no_need("sd-scripts ignores it for FLUX.1"),
         Family::Sd3 => Verdict::no_place(
             "write it around [timesteps]: type = \"range\", from, to and of, in thousandths; sd-scripts \
-                                          squeezes its distribution into the range, where this cuts it",
+                 squeezes its distribution into the range, where this cuts it",
         ),
         _ => {
             let range = json!({ "type": "range", "from": from / 1000.0, "to": to / 1000.0 });

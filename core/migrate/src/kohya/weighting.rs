@@ -16,7 +16,8 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new(
         "v_pred_like_loss",
         Number,
-        No("a recipe has one weighting; `native` with objective v, or `elbo`, is near to a sum of both losses"),
+        No("a recipe has one weighting; `native` with objective v, or `elbo`, is near to a sum of both \
+             losses"),
     ),
 ];
 
@@ -45,9 +46,10 @@ fn weigh(case: &mut Case, field: &Field) -> Verdict {
             case.table("weighting", &json!({ "type": "min-snr", "gamma": field.number() }), &field.shown);
             if terminal && v {
                 case.warn(
-                    "min_snr_gamma on a zero-terminal schedule defeats itself: it takes nearly all weight off the noisiest levels \
-                     (0.03 % is left on the noisiest tenth), for which the schedule was changed. sd-scripts hides a part of it, since \
-                     it takes the SNR from before the change. Consider weighting = \"native\"; `sconce check` shows the share",
+                    "min_snr_gamma on a zero-terminal schedule defeats itself: it takes nearly all weight off \
+                         the noisiest levels (0.03 % is left on the noisiest tenth), for which the schedule was \
+                         changed. sd-scripts hides a part of it, since it takes the SNR from before the change. \
+                         Consider weighting = \"native\"; `sconce check` shows the share",
                 );
             }
             Verdict::went("weighting")
@@ -60,8 +62,9 @@ fn weigh(case: &mut Case, field: &Field) -> Verdict {
                 &format!("{}: {note}", field.shown),
             );
             case.warn(
-                "debiased_estimation_loss with v: sd-scripts' factor is 1/(SNR + 1), which is not the paper's for v but the plain \
-                 error of x0; the recipe has that. The paper's is weighting = \"debiased\"",
+                "debiased_estimation_loss with v: sd-scripts' factor is 1/(SNR + 1), which is not the \
+                     paper's for v but the plain error of x0; the recipe has that. The paper's is weighting = \
+                     \"debiased\"",
             );
             Verdict::near("weighting", note)
         }

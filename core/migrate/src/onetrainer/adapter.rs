@@ -92,7 +92,8 @@ fn layers(case: &mut Case, field: &Field) -> Verdict {
         Learns::Word => Verdict::no_need("the run learns a word alone"),
         Learns::Whole if field.text().is_empty() || field.text() == "full" => Verdict::Default,
         Learns::Whole => Verdict::no_place(
-            "a full fine-tune trains whole components; a [[train.group]] with lr_factor = 0.0 holds layers still",
+            "a full fine-tune trains whole components; a [[train.group]] with lr_factor = 0.0 holds \
+                 layers still",
         ),
     }
 }

@@ -8,7 +8,8 @@ use crate::rule::Does::{By, No, Not, To};
 use crate::rule::Takes::{Any, Flag, Number, Text};
 use crate::rule::{Field, Rule};
 
-const AUGMENT: &str = "pictures are shown as they are: resized, cropped from the middle, and mirrored if flip says so";
+const AUGMENT: &str = "pictures are shown as they are: resized, cropped from the middle, and mirrored if flip says \
+     so";
 const WORDS: &str = "captions are read as they are: each is encoded once, and kept";
 const MOST: usize = 1000;
 

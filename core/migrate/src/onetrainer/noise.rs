@@ -108,8 +108,11 @@ fn noise(case: &mut Case, field: &Field) -> Verdict {
     case.table("noise", &noise, &field.shown);
     match field.key.as_str() {
         "perturbation_noise_weight" => {
-            case.warn("perturbation_noise_weight: OneTrainer adds the perturbation to what the network is to output as well, which only \
-                       makes all noise stronger; the recipe has the paper's, in what the network is given alone");
+            case.warn(
+                "perturbation_noise_weight: OneTrainer adds the perturbation to what the network is to \
+                 output as well, which only makes all noise stronger; the recipe has the paper's, in what \
+                 the network is given alone",
+            );
             Verdict::near("noise", "as in the paper: in the input alone")
         }
         _ => Verdict::went("noise"),
@@ -144,8 +147,9 @@ fn objective(case: &mut Case, field: &Field, kind: &str) -> Verdict {
     case.set("objective.type", kind);
     case.draft.ask(
         "model.convert",
-        "{ over_images = 0 } if the checkpoint predicts something else, or on another schedule, and is to be \
-        trained to this at once, as OneTrainer does it; no line if it is its own. `sconce check` tells which it is",
+        "{ over_images = 0 } if the checkpoint predicts something else, or on another schedule, and \
+             is to be trained to this at once, as OneTrainer does it; no line if it is its own. `sconce \
+             check` tells which it is",
     );
     Verdict::went("objective.type")
 }
@@ -215,8 +219,11 @@ fn weigh(case: &mut Case, field: &Field) -> Verdict {
         "MIN_SNR_GAMMA" => {
             let verdict = put(json!({ "type": "min-snr", "gamma": strength }));
             if case.flag("rescale_noise_scheduler_to_zero_terminal_snr") {
-                case.warn("MIN_SNR_GAMMA on a zero-terminal schedule takes nearly all weight off the noisiest levels (0.03 % is left on the \
-                           noisiest tenth), for which the schedule was changed. Consider weighting = \"native\"");
+                case.warn(
+                    "MIN_SNR_GAMMA on a zero-terminal schedule takes nearly all weight off the noisiest levels \
+                     (0.03 % is left on the noisiest tenth), for which the schedule was changed. Consider \
+                     weighting = \"native\"",
+                );
             }
             verdict
         }
@@ -225,7 +232,8 @@ fn weigh(case: &mut Case, field: &Field) -> Verdict {
             put(json!({ "type": "debiased" }));
             Verdict::near(
                 "weighting",
-                "for a checkpoint that predicts v OneTrainer takes 1/sqrt(SNR + 1): say snr_offset = 1.0 there",
+                "for a checkpoint that predicts v OneTrainer takes 1/sqrt(SNR + 1): say snr_offset = 1.0 \
+                     there",
             )
         }
         "P2" => {
@@ -237,7 +245,8 @@ fn weigh(case: &mut Case, field: &Field) -> Verdict {
             }
         }
         "SIGMA" => Verdict::no_place(
-            "a weight that grows with the noise: `cosmap`, or times that favour noise (logit-normal with mean above 0)",
+            "a weight that grows with the noise: `cosmap`, or times that favour noise (logit-normal with \
+                 mean above 0)",
         ),
         other => Verdict::no_place(format!("there is no weighting like {other}")),
     }
@@ -262,7 +271,8 @@ fn distance(case: &mut Case, field: &Field) -> Verdict {
             )
         }
         (["mae_strength"], _) => Verdict::no_place(
-            "there is no plain L1; distance = { type = \"smooth-l1\", c = 0.001, schedule = \"constant\" } is near to twice it",
+            "there is no plain L1; distance = { type = \"smooth-l1\", c = 0.001, schedule = \"constant\" \
+                 } is near to twice it",
         ),
         _ => Verdict::no_place(format!(
             "a recipe has one distance; the sum of {} is none: `huber` is between the two",

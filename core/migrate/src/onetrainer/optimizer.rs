@@ -122,7 +122,10 @@ fn argument(case: &mut Case, field: &Field) -> Verdict {
             case.set("train.gradients", "released");
             case.set_as("train.clip_norm", 0.0, "released gradients cannot be cut");
             if case.accumulate != 1.0 {
-                case.warn("released gradients cannot be added up either: train.accumulate must be 1 with train.gradients = \"released\"");
+                case.warn(
+                    "released gradients cannot be added up either: train.accumulate must be 1 with \
+                     train.gradients = \"released\"",
+                );
             }
             Verdict::went("train.gradients")
         }

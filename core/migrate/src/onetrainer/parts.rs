@@ -284,5 +284,8 @@ pub(super) fn missing(case: &mut Case) {
             case.set_as(&path, default, "OneTrainer's default");
         }
     }
-    case.warn("the word is learned from captions that say it: it must stand in them, or in data.source.caption");
+    case.warn(
+        "the word is learned from captions that say it: it must stand in them, or in \
+         data.source.caption",
+    );
 }

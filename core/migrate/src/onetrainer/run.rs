@@ -123,7 +123,8 @@ pub(super) static RULES: &[Rule] = &[
             true => {
                 c.draft.ask(
                     "validation.share",
-                    "the share of the pictures that is held out; put the validation concept's pictures with the others",
+                    "the share of the pictures that is held out; put the validation concept's pictures with the \
+                         others",
                 );
                 c.draft.ask("validation.every_images", "pictures between two validations");
                 Verdict::near("validation", "pictures are held out by share, and not by a folder")
@@ -306,7 +307,8 @@ pub(super) fn every(case: &mut Case, field: &Field, path: &str) -> Verdict {
             Verdict::near(path, "how many pictures there are is still to be said")
         }
         _ => Verdict::no_place(format!(
-            "nothing is by the clock: {path} is by pictures seen, and the log says how many there are in a minute"
+            "nothing is by the clock: {path} is by pictures seen, and the log says how many there are in \
+                 a minute"
         )),
     }
 }
