@@ -243,7 +243,9 @@ impl Case {
         let value = if matches!(rule.does, Does::Secret(_)) { "…".to_owned() } else { shown(&field.value) };
         let counts = self.places.get(&field.key).copied().unwrap_or(i);
         let over = &self.fields[counts];
-        let verdict = match over.sources == field.sources && over.rank > field.rank && field.sources.is_none() {
+        // Of one name the last counts, and the command line's before a file's; folders of pictures have their own.
+        let both = over.sources.is_none() && field.sources.is_none();
+        let verdict = match both && counts != i && over.rank >= field.rank {
             true => Verdict::Overruled(over.shown.clone()),
             false => self.apply(rule, field),
         };

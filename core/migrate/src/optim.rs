@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::case::Case;
+use crate::case::{Case, Learns};
 use crate::report::Verdict;
 
 /// Names elsewhere (lower case, without `_`, `-` and a module's path), the plugin, and what is different.
@@ -140,7 +140,13 @@ pub(crate) fn argument(case: &mut Case, name: &str, argument: &str, value: &Valu
         _ => {
             let field = RENAMED.iter().find(|(there, _)| *there == argument).map_or(argument, |(_, here)| here);
             match numbers.first() {
-                Some(x) if known.contains(&field) => put(field, whole(*x, field)),
+                Some(x) if known.contains(&field) => {
+                    put(field, whole(*x, field));
+                    match field == "weight_decay" && *x > 0.0 && case.learns == Learns::Whole {
+                        true => Verdict::near("optimizer.weight_decay", "biases and norms are left out"),
+                        false => Verdict::went(format!("optimizer.{field}")),
+                    }
+                }
                 _ if value.is_null() || value == &Value::Bool(false) => Verdict::Default,
                 _ => Verdict::no_place(format!("`{plugin}` has no such parameter")),
             }

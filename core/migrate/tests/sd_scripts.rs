@@ -325,6 +325,16 @@ fn a_command_overrules_the_file_that_it_names() {
 }
 
 #[test]
+fn of_one_name_the_last_counts() {
+    let text = "[a]\npretrained_model_name_or_path = \"m\"\nseed = 1\n[b]\nseed = 2\n";
+    assert_eq!(at(&recipe(text), "train.seed"), 2);
+    assert_eq!(
+        (verdict(text, "a.seed"), verdict(text, "b.seed")),
+        ("overruled by b.seed".into(), "-> train.seed".into())
+    );
+}
+
+#[test]
 fn prodigy_has_one_rate() {
     let text = lora("optimizer_type = \"Prodigy\"\nunet_lr = 1.0\ntext_encoder_lr = 0.5");
     assert_eq!(at(&recipe(&text), "train.components"), json!({ "unet": 1.0, "text_encoder": 1.0 }));

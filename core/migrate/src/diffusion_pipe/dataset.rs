@@ -15,7 +15,14 @@ const VIDEO: &str = "sconce trains pictures";
 const MOST: usize = 1000;
 
 pub(super) static RULES: &[Rule] = &[
-    Rule::new("directory[].path", Text, By(|c, f| c.source(f, "path", f.text()))),
+    Rule::new(
+        "directory[].path",
+        Text,
+        By(|c, f| {
+            c.warn("a folder is read with its sub-folders, where diffusion-pipe reads what is in the path itself");
+            c.source(f, "path", f.text())
+        }),
+    ),
     // One of the list, for one folder of the recipe.
     Rule::new(
         "directory[].resolution",

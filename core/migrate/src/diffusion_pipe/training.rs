@@ -98,7 +98,10 @@ pub(super) static RULES: &[Rule] = &[
         By(|c, f| match f.text() {
             kind @ ("constant" | "linear" | "cosine") => {
                 c.set("lr.type", kind);
-                Verdict::went("lr.type")
+                match kind {
+                    "cosine" => Verdict::near("lr.type", "it falls to nothing, and diffusion-pipe's to 1e-6"),
+                    _ => Verdict::went("lr.type"),
+                }
             }
             other => Verdict::no_place(format!("there is no course of the rate called {other}: `sconce list lr`")),
         }),

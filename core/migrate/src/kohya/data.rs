@@ -26,7 +26,14 @@ pub(super) static RULES: &[Rule] = &[
         }),
     ),
     Rule::new("train_data_dir", Text, By(folder)),
-    Rule::new("image_dir", Text, By(|c, f| c.source(f, "path", f.text()))),
+    Rule::new(
+        "image_dir",
+        Text,
+        By(|c, f| {
+            c.warn("a folder is read with its sub-folders, where sd-scripts reads what is in image_dir itself");
+            c.source(f, "path", f.text())
+        }),
+    ),
     Rule::new(
         "in_json",
         Text,

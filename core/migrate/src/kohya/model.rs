@@ -122,11 +122,7 @@ pub(super) static RULES: &[Rule] = &[
             ),
         }),
     ),
-    Rule::new(
-        "max_token_length",
-        Number,
-        No("a prompt has the 77 tokens of CLIP: what is longer is cut off, and told"),
-    ),
+    Rule::new("max_token_length", Number, No("a prompt has the 77 tokens of CLIP: what is longer is cut off")),
     Rule::new("base_weights", List, No("merge them into the model first: sconce merge MODEL OUT --lora FILE:STRENGTH")),
     Rule::new("base_weights_multiplier", List, No("it is the STRENGTH in sconce merge MODEL OUT --lora FILE:STRENGTH")),
     Rule::new("v_parameterization", Flag, By(objective)),

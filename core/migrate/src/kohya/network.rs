@@ -162,7 +162,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     Rule::new("network_args.disable_conv_cp", Flag, Not("there is no Tucker decomposition")),
     Rule::new("network_args", List, Not("it is empty")),
-    Rule::new("network_args.verbose", Flag, Not("`sconce check` lists the layers")),
+    Rule::new("network_args.verbose", Flag, Not("`sconce check` says what is adapted")),
     Rule::new("unet_lr", Number, By(|c, f| with(c, f, "optimizer.lr"))),
     Rule::new("text_encoder_lr", List, By(|c, f| with(c, f, "train.components"))),
     Rule::new("learning_rate_te", Number, By(|c, f| with(c, f, "train.components"))),

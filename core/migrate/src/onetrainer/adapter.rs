@@ -11,7 +11,7 @@ use crate::rule::Takes::{Flag, Number, Text};
 use crate::rule::{Field, Rule};
 
 pub(super) static RULES: &[Rule] = &[
-    Rule::new("peft_type", Text, By(|c, f| with(c, f, &["LORA", "LOHA", "LOKR", "OFT_2"], "adapter.type")))
+    Rule::new("peft_type", Text, By(|c, _| with(c, &["LORA", "LOHA", "LOKR", "OFT_2"], "adapter.type")))
         .said("\"LORA\""),
     Rule::new(
         "lora_model_name",
@@ -24,9 +24,9 @@ pub(super) static RULES: &[Rule] = &[
             }
         }),
     ),
-    Rule::new("lora_rank", Number, By(|c, f| with(c, f, &["LORA", "LOHA"], "adapter.rank"))).usual("16"),
-    Rule::new("lora_alpha", Number, By(|c, f| with(c, f, &["LORA", "LOHA", "LOKR"], "adapter.alpha"))).usual("1.0"),
-    Rule::new("lora_decompose", Flag, By(|c, f| with(c, f, &["LORA"], "adapter.type"))),
+    Rule::new("lora_rank", Number, By(|c, _| with(c, &["LORA", "LOHA"], "adapter.rank"))).usual("16"),
+    Rule::new("lora_alpha", Number, By(|c, _| with(c, &["LORA", "LOHA", "LOKR"], "adapter.alpha"))).usual("1.0"),
+    Rule::new("lora_decompose", Flag, By(|c, _| with(c, &["LORA"], "adapter.type"))),
     Rule::new("lora_decompose_norm_epsilon", Flag, Not("a norm of zero is guarded against")),
     Rule::new(
         "lora_decompose_output_axis",
@@ -37,24 +37,24 @@ pub(super) static RULES: &[Rule] = &[
         }),
     ),
     Rule::new("lora_weight_dtype", Text, Not("weights that train are f32")),
-    Rule::new("lora_layers", Text, By(|c, f| with(c, f, &["LORA", "LOHA", "LOKR", "OFT_2"], "adapter.targets"))),
+    Rule::new("lora_layers", Text, By(|c, _| with(c, &["LORA", "LOHA", "LOKR", "OFT_2"], "adapter.targets"))),
     Rule::new("lora_layer_preset", Text, Not("lora_layers says the layers")),
     Rule::new("bundle_additional_embeddings", Flag, No("a word has a file of its own, beside the adapter's"))
         .usual("true"),
-    Rule::new("oft_block_size", Number, By(|c, f| with(c, f, &["OFT_2"], "adapter.block"))).usual("32"),
+    Rule::new("oft_block_size", Number, By(|c, _| with(c, &["OFT_2"], "adapter.block"))).usual("32"),
     Rule::new("oft_block_share", Flag, No("each block has its own rotation")),
-    Rule::new("oft_scaled", Flag, By(|c, f| with(c, f, &["OFT_2"], "adapter.rescale"))),
-    Rule::new("lokr_dim", Number, By(|c, f| with(c, f, &["LOKR"], "adapter.rank"))).usual("16"),
+    Rule::new("oft_scaled", Flag, By(|c, _| with(c, &["OFT_2"], "adapter.rescale"))),
+    Rule::new("lokr_dim", Number, By(|c, _| with(c, &["LOKR"], "adapter.rank"))).usual("16"),
     Rule::new("lokr_decompose_both", Flag, No("LoKr's small factor is a full matrix")),
-    Rule::new("lokr_decompose_factor", Number, By(|c, f| with(c, f, &["LOKR"], "adapter.factor"))).usual("-1"),
+    Rule::new("lokr_decompose_factor", Number, By(|c, _| with(c, &["LOKR"], "adapter.factor"))).usual("-1"),
     Rule::new(
         "lokr_use_tucker",
         Flag,
         No("a convolution's addition keeps its kernel: there is no Tucker decomposition"),
     ),
-    Rule::new("lokr_weight_decompose", Flag, By(|c, f| with(c, f, &["LOKR"], "adapter.type"))),
+    Rule::new("lokr_weight_decompose", Flag, By(|c, _| with(c, &["LOKR"], "adapter.type"))),
     Rule::new("lokr_dora_on_output", Flag, Not("a magnitude is one of an output")),
-    Rule::new("lokr_full_matrix", Flag, By(|c, f| with(c, f, &["LOKR"], "adapter.rank"))),
+    Rule::new("lokr_full_matrix", Flag, By(|c, _| with(c, &["LOKR"], "adapter.rank"))),
     Rule::new("lokr_vec_trick", Flag, Not("both ways give the same numbers")),
     Rule::new("layer_filter", Text, By(layers)).usual("\"\""),
     Rule::new("layer_filter_preset", Text, By(layers)).usual("\"full\""),
@@ -70,8 +70,7 @@ pub(super) static RULES: &[Rule] = &[
 ];
 
 /// Writes the adapter, of which the field is a part if it is of one of these types.
-fn with(case: &mut Case, field: &Field, types: &[&str], to: &str) -> Verdict {
-    let _ = field;
+fn with(case: &mut Case, types: &[&str], to: &str) -> Verdict {
     if case.learns != Learns::Adapter {
         return Verdict::no_need("the run's method is not LORA");
     }

@@ -72,7 +72,7 @@ pub(super) static RULES: &[Rule] = &[
             false => Verdict::Default,
         }),
     ),
-    Rule::new("unmasked_weight", Number, By(|c, f| masked(c, f, "outside", f.value.clone()))).usual("0.1"),
+    Rule::new("unmasked_weight", Number, By(|c, f| masked(c, "outside", f.value.clone()))).usual("0.1"),
     Rule::new(
         "unmasked_probability",
         Number,
@@ -82,7 +82,7 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new(
         "normalize_masked_area_loss",
         Flag,
-        By(|c, f| masked(c, f, "normalise", if f.flag() { "by-area" } else { "never" }.into())),
+        By(|c, f| masked(c, "normalise", if f.flag() { "by-area" } else { "never" }.into())),
     ),
     Rule::new(
         "masked_prior_preservation_weight",
@@ -281,11 +281,10 @@ fn distance(case: &mut Case, field: &Field) -> Verdict {
     }
 }
 
-fn masked(case: &mut Case, field: &Field, key: &str, value: Value) -> Verdict {
+fn masked(case: &mut Case, key: &str, value: Value) -> Verdict {
     if !case.flag("masked_training") {
         return Verdict::no_need("without masked_training it is not read");
     }
-    let _ = field;
     case.set(&format!("train.mask.{key}"), value);
     Verdict::went(format!("train.mask.{key}"))
 }
