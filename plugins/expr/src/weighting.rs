@@ -21,7 +21,7 @@ pub struct Spec {
     pub params: Params,
 }
 
-/// A formula for how much the error counts at a noise level, of
+/// A formula for how much the error counts at a noise level. It may use
 ///
 ///   snr       alpha²/sigma²; at most e^80, where there is no noise
 ///   lambda    ln(snr), at most 80
