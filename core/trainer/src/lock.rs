@@ -182,7 +182,8 @@ fn model_files(resolved: &Resolved) -> Result<Vec<(String, PathBuf)>> {
                 files.push((component.clone(), file));
                 continue;
             }
-            for inner in std::fs::read_dir(&file).map_err(|e| Error::Msg(format!("{}: {e}", file.display())))?.flatten() {
+            for inner in std::fs::read_dir(&file).map_err(|e| Error::Msg(format!("{}: {e}", file.display())))?.flatten()
+            {
                 files.push((format!("{component}/{}", inner.file_name().to_string_lossy()), inner.path()));
             }
         }
