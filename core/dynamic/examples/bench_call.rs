@@ -27,7 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
 
     let (before, after) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    sconce_dynamic::load(&built.join(format!("{before}fixture_built_in{after}")))?;
+    for name in ["fixture_built_in", "fixture_odd"] {
+        sconce_dynamic::load(&built.join(format!("{before}{name}{after}")))?;
+    }
     println!("{:>9} {:>9} {:>9}", "linked ns", "loaded ns", "more ns");
     for ((question, loaded), linked) in timing::timings().into_iter().zip(linked) {
         println!("{linked:9.1} {loaded:9.1} {:9.1}  {question}", loaded - linked);
