@@ -293,7 +293,7 @@ struct SconceEma {
        profile (Karras et al. 2024), from which averages of other profiles can be rebuilt, or NaN where it has none.
        The first average is what is validated, drawn and written at the end. Must be there. */
     SconceStatus (*tracks)(void *handle, const SconceNumbers *gammas, const SconceError *error);
-    /* The decays of average `track` after n steps: one of batch[i] images that ends at images_seen[i]. Must be there. */
+    /* The decays of average `track` after n steps: one of `batch[i]` images that ends at `images_seen[i]`. Must be there. */
     SconceStatus (*decay)(void *handle, uint64_t track, size_t n, const uint64_t *images_seen,
         const uint64_t *batch, double *out, const SconceError *error);
     /* Whether, in a run of `images_total`, all averages are written down as it goes: `every_images` becomes the
@@ -311,7 +311,7 @@ struct SconceLr {
     size_t size;
     /* Frees a handle. Null: there is nothing to free. */
     void (*drop)(void *handle);
-    /* The factors for n steps: one that begins at images_seen[i] of images_total[i]. Must be there. */
+    /* The factors for n steps: one that begins at `images_seen[i]` of `images_total[i]`. Must be there. */
     SconceStatus (*factor)(void *handle, size_t n, const uint64_t *images_seen, const uint64_t *images_total,
         double *out, const SconceError *error);
 };
