@@ -125,6 +125,14 @@ fn libraries_that_are_of_no_plugins() {
         words,
         format!("DIR/{name}: has no function `sconce_plugin`, so it is not a library of sconce plugins\n{help}")
     );
+    assert_eq!(
+        refusal(&common::fixture().silent),
+        format!(
+            "DIR/{}: does not let itself be used: it has sconce-sdk in it, but no crate that says `export!()`\n\
+             write `sconce_sdk::export!();` in the plugin crate's lib.rs",
+            common::dylib("fixture_silent")
+        )
+    );
     let words = refusal(&variant("undefined", &["-DUNDEFINED"]));
     assert!(words.contains(": cannot be loaded: ") && words.contains("nowhere"), "{words}");
     assert!(words.ends_with("`ldd` on the file shows which libraries it misses; build it on this system"), "{words}");

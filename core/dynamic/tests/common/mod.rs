@@ -17,6 +17,7 @@ pub fn scratch() -> PathBuf {
 pub struct Fixture {
     pub built_in: PathBuf,
     pub odd: PathBuf,
+    pub silent: PathBuf,
     pub linked: PathBuf,
 }
 
@@ -28,6 +29,7 @@ pub fn fixture() -> &'static Fixture {
         Fixture {
             built_in: folder.join(dylib("fixture_built_in")),
             odd: folder.join(dylib("fixture_odd")),
+            silent: folder.join(dylib("fixture_silent")),
             linked: folder.join(format!("fixture-linked{}", std::env::consts::EXE_SUFFIX)),
         }
     })

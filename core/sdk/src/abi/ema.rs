@@ -134,7 +134,11 @@ impl EmaStrategy for Foreign<SconceEma> {
             Some(tracks) => unsafe { tracks(handle, &raw const sink, error) },
             None => ABSENT,
         });
-        let gammas = if done { numbers.finish() } else { Vec::new() };
+        let gammas = if done { numbers.finish() } else { Ok(Vec::new()) };
+        let gammas = gammas.unwrap_or_else(|e| {
+            self.fault("tracks", e);
+            Vec::new()
+        });
         gammas.into_iter().map(|gamma| Track { profile: (!gamma.is_nan()).then_some(Profile { gamma }) }).collect()
     }
 
