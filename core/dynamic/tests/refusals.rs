@@ -139,6 +139,20 @@ fn libraries_that_are_of_no_plugins() {
 }
 
 #[test]
+fn a_library_whose_panics_would_end_the_program() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/examples/weighting-rust");
+    let built = common::cargo_with(&folder, "cargo-abort", &[("CARGO_PROFILE_DEV_PANIC", "abort")]);
+    let name = common::dylib("sconce_tempered_snr");
+    assert_eq!(
+        refusal(&built.join(&name)),
+        format!(
+            "DIR/{name}: does not let itself be used: it is built with panic = \"abort\", so that its first panic would \
+             end the program\nremove `panic = \"abort\"` from the profile in its Cargo.toml and build it again"
+        )
+    );
+}
+
+#[test]
 fn another_version_says_which_side_to_update() {
     let name = common::dylib("major-2");
     assert_eq!(

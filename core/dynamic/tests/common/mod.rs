@@ -37,10 +37,16 @@ pub fn fixture() -> &'static Fixture {
 
 /// Builds a crate or a workspace, and gives the folder of what came out.
 pub fn cargo(folder: &Path) -> PathBuf {
-    let target = scratch().join("cargo");
+    cargo_with(folder, "cargo", &[])
+}
+
+/// The same, into a folder of its own and with something else in cargo's environment.
+pub fn cargo_with(folder: &Path, target: &str, environment: &[(&str, &str)]) -> PathBuf {
+    let target = scratch().join(target);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--locked"]).current_dir(folder).env("CARGO_TARGET_DIR", &target);
+    command.envs(environment.iter().copied());
     // What cargo tells the crate under test is not for these.
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let output = command.output().expect("cargo runs");
