@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let target = std::env::temp_dir().join("sconce-bench-call");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--locked"]).current_dir(&fixture).env("CARGO_TARGET_DIR", &target);
+    build.args(["build", "--release"]).current_dir(&fixture).env("CARGO_TARGET_DIR", &target);
     if !build.status()?.success() {
         return Err("the plugins are not built".into());
     }
