@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod list;
 pub mod lock;
 pub mod merge;
+pub mod migrate;
 pub mod new;
 pub mod plot;
 pub mod plugin;
@@ -102,6 +103,8 @@ enum Command {
     Repro(repro::Args),
     /// Push a run's result to the Hub.
     Push(push::Args),
+    /// Make a recipe of another trainer's configuration.
+    Migrate(migrate::Args),
     /// Start a plugin crate.
     New(new::Args),
     /// Build a sconce with plugin crates linked in.
@@ -157,6 +160,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Recipe(args) => recipe::run(args),
         Command::Repro(args) => repro::run(args),
         Command::Push(args) => push::run(args),
+        Command::Migrate(args) => migrate::run(args),
         Command::Schema(args) => schema::run(args),
         Command::New(args) => new::run(args),
         Command::Build(args) => build::run(args),
