@@ -264,8 +264,8 @@ impl Case {
                 Verdict::went(path)
             }
             Does::By(f) => f(self, field),
-            Does::No(why) | Does::Secret(why) => Verdict::no_place(why),
-            Does::Not(why) => Verdict::no_need(why),
+            Does::No(why) => Verdict::no_place(why),
+            Does::Not(why) | Does::Secret(why) => Verdict::no_need(why),
         }
     }
 

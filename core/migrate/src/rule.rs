@@ -32,7 +32,7 @@ pub(crate) enum Does {
     No(&'static str),
     /// The recipe needs no word for it, for this reason.
     Not(&'static str),
-    /// A secret, which is not even shown.
+    /// The recipe needs no word for it, for this reason; it may be a secret, and is not even shown.
     Secret(&'static str),
 }
 

@@ -214,6 +214,10 @@ fn networks_of_lycoris() {
     assert!(verdict(&strange, "network_args: algo").starts_with("NO PLACE"));
     let conv = lora("network_dim = 16\nnetwork_args = [\"conv_dim=4\", \"conv_alpha=2\"]");
     assert_eq!(at(&recipe(&conv), "adapter.layers")[0]["rank"], 4);
+    let narrow = with(
+        "network_module = \"lycoris.kohya\"\nnetwork_dim = 8\nnetwork_args = [\"preset=attn-mlp\", \"conv_dim=4\"]",
+    );
+    assert_eq!(at(&recipe(&narrow), "adapter.layers"), Value::Null);
     let dora = with(
         "network_module = \"lycoris.kohya\"\nnetwork_dim = 8\nnetwork_args = [\"algo=lora\", \"dora_wd=True\", \"rs_lora=True\"]",
     );
@@ -300,6 +304,31 @@ fn secrets_are_not_shown() {
     let text = with("wandb_api_key = \"abc123\"\nhuggingface_token = \"abc123\"\nother_api_key = \"abc123\"");
     let migration = alone(&text).expect("a configuration");
     assert!(!migration.report.to_string().contains("abc123") && !migration.recipe.contains("abc123"));
+}
+
+#[test]
+fn a_command_overrules_the_file_that_it_names() {
+    let command = "accelerate launch sd-scripts/sdxl_train_network.py --config_file run --learning_rate 1e-4";
+    let file =
+        "[any]\nlearning_rate = 1e-5\nmax_train_steps = 10\npretrained_model_name_or_path = \"/m/x.safetensors\"\n";
+    let migration = sconce_migrate::migrate(command, &mut |_, name| match name {
+        "run.toml" => Ok(file.to_owned()),
+        _ => Err("there is no such file".into()),
+    });
+    let migration = migration.expect("a command");
+    let recipe = common::data(&migration.recipe);
+    assert_eq!((at(&recipe, "optimizer.lr"), at(&recipe, "train.images")), (json!(1e-4), json!(10)));
+    assert!(at(&recipe, "train.components").get("text_encoder_2").is_some(), "the script is SDXL's");
+    let entry =
+        migration.report.entries.iter().find(|e| e.field == "run.toml: any.learning_rate").expect("it is told of");
+    assert_eq!(entry.verdict.to_string(), "overruled by learning_rate");
+}
+
+#[test]
+fn prodigy_has_one_rate() {
+    let text = lora("optimizer_type = \"Prodigy\"\nunet_lr = 1.0\ntext_encoder_lr = 0.5");
+    assert_eq!(at(&recipe(&text), "train.components"), json!({ "unet": 1.0, "text_encoder": 1.0 }));
+    assert!(warns(&text, "one rate"));
 }
 
 #[test]

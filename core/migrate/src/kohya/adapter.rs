@@ -111,11 +111,16 @@ fn targets(case: &Case) -> Vec<String> {
 
 /// Ranks of 3 x 3 convolutions, where they have their own.
 pub(super) fn convolutions(case: &Case) -> Option<Value> {
+    let preset = case.text("network_args.preset");
+    let (whole, blocks) = (preset == "full", preset == "unet-convblock-only");
+    if lycoris(case) && !whole && !blocks {
+        return None;
+    }
     let given = case.number("network_args.conv_dim").filter(|dim| *dim > 0.0 && !case.family.flows())?;
     let own = if lycoris(case) { case.number("network_alpha") } else { Some(1.0) };
     let alpha = case.number("network_args.conv_alpha").or(own).unwrap_or(1.0);
     let mut targets = vec!["unet.*.conv1", "unet.*.conv2", "unet.*samplers.*.conv"];
-    if lycoris(case) {
+    if lycoris(case) && whole {
         targets.extend(["unet.conv_in", "unet.conv_out"]);
     }
     Some(json!([{ "targets": targets, "rank": given as u64, "alpha": alpha }]))

@@ -48,7 +48,7 @@ pub(super) static RULES: &[Rule] = &[
     Rule::new("text_encoder_4_layer_skip", Number, By(skip)).usual("0"),
     Rule::new("text_encoder_sequence_length", Number, By(length)).usual("512"),
     Rule::new("text_encoder_2_sequence_length", Number, By(length)).usual("77"),
-    Rule::new("quantization.*", Any, No("model.quantise names components whole")).usual("\"\""),
+    Rule::new("quantization.*", Any, By(quantization)),
     Rule::new("layer_offload_fraction", Number, No(OFFLOAD)).usual("0.0"),
     Rule::new("enable_activation_offloading", Flag, No("activations are computed again instead: train.recompute")),
     Rule::new("enable_async_offloading", Flag, Not("blocks on the host are fetched ahead by themselves")),
@@ -182,6 +182,17 @@ fn kept(case: &mut Case, field: &Field, part: &str) -> Verdict {
         return Verdict::no_place("weights that train are not packed");
     }
     case.entry_of("model.quantise", part, packed)
+}
+
+/// Which layers are quantised, and what is kept beside them.
+fn quantization(_: &mut Case, field: &Field) -> Verdict {
+    let name = field.key.trim_start_matches("quantization.");
+    match (name, &field.value) {
+        ("svd_rank", _) => Verdict::no_need("it belongs to svd_dtype"),
+        (_, Value::Bool(false)) => Verdict::Default,
+        (_, Value::String(text)) if ["", "full", "NONE"].contains(&text.as_str()) => Verdict::Default,
+        _ => Verdict::no_place("model.quantise names components whole, and keeps nothing beside them"),
+    }
 }
 
 fn skip(case: &mut Case, field: &Field) -> Verdict {
