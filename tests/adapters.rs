@@ -212,7 +212,10 @@ fn the_configuration_beside_a_file_counts() -> Result<()> {
     assert_eq!(alpha(r#"{ "r": 4, "lora_alpha": 6, "use_rslora": true }"#)?, Some(12.0));
     assert_eq!(alpha(r#"{ "r": 3, "lora_alpha": 6, "alpha_pattern": { "proj": 1, "oj": 2 } }"#)?, Some(1.0));
     assert!(alpha("[]").unwrap_err().to_string().contains("no JSON object"));
-    assert!(alpha(r#"{ "r": 3, "lora_alpha": 6, "alpha_pattern": { ".*oj": 1 } }"#).is_err());
+    // Patterns are expressions of the path's end.
+    assert_eq!(alpha(r#"{ "r": 3, "lora_alpha": 6, "alpha_pattern": { "oj": 2, "p.oj$|x": 5 } }"#)?, Some(5.0));
+    let error = alpha(r#"{ "r": 3, "lora_alpha": 6, "alpha_pattern": { "(proj": 1 } }"#).unwrap_err().to_string();
+    assert!(error.contains("`(proj` is no expression"), "{error}");
     Ok(())
 }
 

@@ -214,7 +214,7 @@ fn timesteps() {
     for [plugin, formula] in pairs {
         for schedule in ["rectified-flow", "scaled-linear", "edm"].map(schedule) {
             let mut worst = [0f64; 3];
-            for u in (0..997).map(|i| f64::from(i) / 997.0).chain([1e-5, 0.99999]) {
+            for u in (0..997).map(|i| (f64::from(i) + 0.5) / 997.0).chain([1e-5, 0.99999]) {
                 let (a, b) = (plugin.quantile(u, &*schedule), formula.quantile(u, &*schedule));
                 let place = || format!("{formula:?} on {schedule:?} at u = {u}");
                 worst[0] = worst[0].max((a - b).abs());
@@ -223,7 +223,8 @@ fn timesteps() {
                 let [a, b] = [&plugin, &formula].map(|s| s.cumulative(t, &*schedule));
                 worst[1] = worst[1].max((a - b).abs());
                 near(a, b, &place);
-                if t > 0.0 && plugin.name() != "fixed-list" {
+                // Beyond these, shares come so near to 0 and 1 that a quantile tells them no more.
+                if (0.005..0.995).contains(&t) && plugin.name() != "fixed-list" {
                     let [a, b] = [&plugin, &formula].map(|s| s.density(t, &*schedule));
                     worst[2] = worst[2].max((a - b).abs() / (1.0 + a));
                     near_to(1e-10, a, b, &place);

@@ -65,3 +65,32 @@ fn a_weight_file_is_made_again_bit_for_bit() {
     let text = said(&bench, &["repro", "pictures/cat.webp"], 4);
     assert!(text.contains("cat.webp"), "{text}");
 }
+
+/// `sconce init` writes a recipe that resolves, from answers on its input.
+#[test]
+fn a_few_answers_make_a_recipe() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let bench = Bench::new("");
+    let answer = |answers: &str, file: &str, code: i32| {
+        let mut command = bench.sconce(&["init", file]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        child.stdin.take().expect("an input").write_all(answers.as_bytes()).expect("written");
+        let output = child.wait_with_output().expect("ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        said
+    };
+    let said = answer("\nnowhere\npictures\n<mine>\nmany\n6\n\n", "mine.toml", 0);
+    assert!(said.contains("no folder `nowhere`") && said.contains("many is no number"), "{said}");
+    let text = fs::read_to_string(bench.path("mine.toml")).expect("a recipe");
+    assert!(text.contains("[[train.token]]") && text.contains("rank = 16"), "{text}");
+    let output = bench.sconce(&["check", "mine.toml"]).output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    answer("\npictures\n\n\n\n", "plain.toml", 0);
+    let output = bench.sconce(&["check", "plain.toml"]).output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(answer("\n", "ended.toml", 2).contains("the input ended"));
+    assert!(answer("\n", "mine.toml", 2).contains("there already"));
+}

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod ema;
 pub mod extract;
 pub mod failure;
+pub mod init;
 pub mod inspect;
 pub mod list;
 pub mod lock;
@@ -48,6 +49,7 @@ pub use failure::Failure;
     after_help = "\
 Start here:
   sconce train quickstart         fine-tune the model inside the program
+  sconce init                     a few questions, and a recipe
   sconce show recipe sdxl-lora > my.toml
                                   a recipe to start from; every line says why it is there
   sconce check my.toml            what it means, before anything is loaded
@@ -67,6 +69,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Ask a few questions, and write a recipe.
+    Init(init::Args),
     /// Run a recipe.
     Train(train::Args),
     /// Say what a recipe means, and what is wrong with it.
@@ -139,6 +143,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Init(args) => init::run(args),
         Command::Train(args) => train::run(args),
         Command::Check(args) => check::run(args),
         Command::Diff(args) => diff::run(args),

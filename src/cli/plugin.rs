@@ -172,8 +172,12 @@ fn add(file: &Path) -> Result<(), Failure> {
     write_atomic(&folder()?.join(&to), |out| out.write_all(&bytes)).map_err(Failure::run)?;
     let mut installed = installed()?;
     let entry = Entry { file: to, sha256: library.sha256().to_owned(), version: library.version().to_owned() };
-    installed.library.insert(library.name().to_owned(), entry);
+    let file = entry.file.clone();
+    let before = installed.library.insert(library.name().to_owned(), entry);
     save(&installed)?;
+    if let Some(old) = before.filter(|old| old.file != file) {
+        let _ = std::fs::remove_file(folder()?.join(old.file)); // what is not listed is not loaded
+    }
     let names = library.plugins().map(|p| format!("{} {}", p.kind, p.name)).collect::<Vec<_>>().join(", ");
     print(&format!("installed {} {}: {names}\n", library.name(), library.version()))
 }

@@ -238,7 +238,7 @@ def adapters(comfy, bench, table, said, model, clip):
     base = weights(comfy, model, clip, bench.base())
     for adapter in ADAPTERS:
         # It reads PEFT's names of transformers, not those of UNets.
-        for layout in ("kohya", "peft") if bench.denoiser == "transformer" else ("kohya",):
+        for layout in ("kohya", "peft") if bench.denoiser == "transformer" and adapter != "dora" else ("kohya",):
             for scale in (1.0, 0.5) if adapter in ("lora", "loha", "lokr") else (1.0,):
                 row = f"{adapter} {layout}" + (f" at {scale}" if scale != 1 else "")
                 try:
@@ -251,6 +251,11 @@ def adapters(comfy, bench, table, said, model, clip):
                 said.taken()
                 theirs = patched(comfy, model, clip, file, scale)
                 notes = said.taken()
+                if layout == "peft":
+                    # Of T5 it reads no such names.
+                    t5 = "text_encoder_2." if bench.name == "flux" else "text_encoder_3."
+                    notes = [line for line in notes if t5 not in line]
+                    ours = {k: base[k] if k.startswith("t5xxl.") else t for k, t in ours.items()}
                 note = f"{len(notes)} of its lines: {notes[0][:110]}" if notes else ""
                 table.row(bench.name, row, "sconce→", compared(ours, base | theirs, base), LIMIT, note)
 

@@ -155,6 +155,9 @@ class Bench:
         run = self.work / f"{adapter}-{layout}{'-' + dtype if dtype != 'f32' else ''}"
         if not run.exists():
             targets = targets or TARGETS[self.name]
+            if adapter.startswith("boft") and self.denoiser == "transformer":
+                # A butterfly needs a power of two of blocks, which the modulations' widths are not.
+                targets = ["transformer.*.attn*.to_*", "transformer.*.ff.net.*", "transformer.*.proj_mlp"] + TEXT + T5
             listed = ", ".join(f'"{t}"' for t in targets)
             table = ADAPTERS[adapter]
             # DoRA is around another.

@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let target = std::env::temp_dir().join("sconce-bench-call");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--locked"]).current_dir(&fixture).env("CARGO_TARGET_DIR", &target);
+    build.args(["build", "--release"]).current_dir(&fixture).env("CARGO_TARGET_DIR", &target);
     if !build.status()?.success() {
         return Err("the plugins are not built".into());
     }
@@ -27,7 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
 
     let (before, after) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    sconce_dynamic::load(&built.join(format!("{before}fixture_built_in{after}")))?;
+    for name in ["fixture_built_in", "fixture_odd"] {
+        sconce_dynamic::load(&built.join(format!("{before}{name}{after}")))?;
+    }
     println!("{:>9} {:>9} {:>9}", "linked ns", "loaded ns", "more ns");
     for ((question, loaded), linked) in timing::timings().into_iter().zip(linked) {
         println!("{linked:9.1} {loaded:9.1} {:9.1}  {question}", loaded - linked);

@@ -120,7 +120,10 @@ impl LoadError {
                 "get the file that was meant, or, if this one is to be trusted, name its sha256".into()
             }
             Fault::Changed => "wait until it is written, and try again".into(),
-            Fault::Loader(_) => "`ldd` on the file shows which libraries it misses; build it on this system".into(),
+            Fault::Loader(_) => {
+                let shows = if cfg!(target_os = "macos") { "otool -L" } else { "ldd" };
+                format!("`{shows}` on the file shows which libraries it misses; build it on this system")
+            }
             Fault::NoEntry => {
                 "in Rust, write `sconce_sdk::export!();` in the crate's lib.rs and build it as a cdylib; \
                                in C, define `sconce_plugin` as sconce_plugin.h declares it"

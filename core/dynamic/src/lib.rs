@@ -11,7 +11,7 @@
 //!
 //! To load a library is to run its code, with all that this program may do: the program must have been told to by whoever
 //! runs it, never by a recipe. Everything that can be wrong with a file is looked at before: whether it can be read, its
-//! size, its sha256 where one is asked for, its headers. What it says of itself is looked at before it is believed: versions,
+//! size, its sha256 where one is asked for (of the file itself, not of other libraries that it needs), its headers. What it says of itself is looked at before it is believed: versions,
 //! sizes of tables, null pointers, UTF-8, names, schemas. Each refusal says what, where, and what to do.
 //!
 //! A library is never unloaded: its code, its tables and the names in them live as long as the program.

@@ -1,6 +1,7 @@
 //! Loading: from a path to plugins in the registry.
 
 use std::error::Error as _;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -155,6 +156,12 @@ unsafe fn read_library(table: *const SconceLibrary, file: Looked) -> Result<&'st
         return Err(Fault::Nothing(reasons.collect()));
     }
     Ok(Box::leak(Box::new(library)))
+}
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({}, sha256 {})", self.name, self.version, self.path.display(), self.sha256)
+    }
 }
 
 impl Library {

@@ -136,18 +136,18 @@ impl Source {
         let object = SconceObject { table: self.functions, handle };
         // SAFETY: the table is the library's of this kind, checked, and the handle what its `build` made for it.
         let object = unsafe { self.crossing.import(object, Some(self.who.clone()))? };
-        let resolved = resolved.finish("the text of its parameters").map_err(|e| self.wrong(&e.message))?;
+        let resolved = resolved.finish("a text of its parameters").map_err(|e| self.wrong(&e.message))?;
         let params = match resolved.as_str() {
             "" => params.clone(),
             text => serde_json::from_str(text)
                 .ok()
                 .filter(Value::is_object)
-                .ok_or_else(|| self.wrong("its parameters do not come back as a JSON object"))?,
+                .ok_or_else(|| self.wrong("gives back parameters that are not a JSON object"))?,
         };
         Ok(Built { object, params })
     }
 
     fn wrong(&self, what: &str) -> ParamError {
-        ParamError::new(format!("{}: `build`: {what}", self.who))
+        ParamError::new(format!("{}: `build` {what}", self.who))
     }
 }

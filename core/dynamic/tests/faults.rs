@@ -164,7 +164,7 @@ fn c_plugins_tell_why_too() {
     assert_eq!(reported(library), "the weighting `c-nan` of variant 0.3 (LIB): `on_x0` gives NaN at log_snr = 3");
     let (_, resolved) = make("c-resolved", &["-DRESOLVED=\"[1]\""]);
     let words = resolved.unwrap_err().to_string();
-    assert!(words.ends_with("`build`: its parameters do not come back as a JSON object"), "{words}");
+    assert!(words.ends_with("`build` gives back parameters that are not a JSON object"), "{words}");
     let (_, refuses) = make("c-refuses", &["-DBUILD_STATUS=SCONCE_FAILED"]);
     assert_eq!(refuses.unwrap_err().to_string(), "failed, and gave no reason");
     make("c-params", &[]).1.unwrap();

@@ -125,9 +125,31 @@ fn libraries_that_are_of_no_plugins() {
         words,
         format!("DIR/{name}: has no function `sconce_plugin`, so it is not a library of sconce plugins\n{help}")
     );
+    assert_eq!(
+        refusal(&common::fixture().silent),
+        format!(
+            "DIR/{}: does not let itself be used: it has sconce-sdk in it, but no crate that says `export!()`\n\
+             write `sconce_sdk::export!();` in the plugin crate's lib.rs",
+            common::dylib("fixture_silent")
+        )
+    );
     let words = refusal(&variant("undefined", &["-DUNDEFINED"]));
     assert!(words.contains(": cannot be loaded: ") && words.contains("nowhere"), "{words}");
     assert!(words.ends_with("`ldd` on the file shows which libraries it misses; build it on this system"), "{words}");
+}
+
+#[test]
+fn a_library_whose_panics_would_end_the_program() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/examples/weighting-rust");
+    let built = common::cargo_with(&folder, "cargo-abort", &[("CARGO_PROFILE_DEV_PANIC", "abort")]);
+    let name = common::dylib("sconce_tempered_snr");
+    assert_eq!(
+        refusal(&built.join(&name)),
+        format!(
+            "DIR/{name}: does not let itself be used: it is built with panic = \"abort\", so that its first panic would \
+             end the program\nremove `panic = \"abort\"` from the profile in its Cargo.toml and build it again"
+        )
+    );
 }
 
 #[test]

@@ -37,6 +37,18 @@ fn a_table_of_a_newer_library_is_read_as_far_as_it_is_known() {
 }
 
 #[test]
+fn plugins_of_kinds_that_come_later_are_left_out_and_told_of() {
+    let library = variant("later-kind", &["-DSECOND", "-DN_PLUGINS=2"]);
+    answers("later-kind");
+    let names: Vec<&str> = library.plugins().map(|p| p.name).collect();
+    assert_eq!(names, ["later-kind"]);
+    let [skipped] = library.skipped() else { panic!("{:?}", library.skipped()) };
+    assert_eq!((skipped.kind.as_str(), skipped.name.as_str()), ("teleporter", "c-beam"));
+    let why = "plugins of this kind cannot be in a library, or only for a newer sconce: link its crate in";
+    assert_eq!(skipped.why, why);
+}
+
+#[test]
 fn what_a_shorter_table_has_behind_it_is_not_looked_at() {
     variant("older-table", &["-DTABLE_SIZE=offsetof(SconceWeighting,start)", "-DSHORT"]);
     answers("older-table");
@@ -110,5 +122,5 @@ fn a_library_takes_a_newer_program() {
     let newer = NewerHost { known, unknown: std::ptr::without_provenance(8) };
     let newer: &'static NewerHost = Box::leak(Box::new(newer));
     let library = ask((&raw const *newer).cast()).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(library.n_plugins, 11);
+    assert_eq!(library.n_plugins, 12);
 }

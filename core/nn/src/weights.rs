@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Some weight files, seen as one table of named tensors.
 pub struct WeightFiles {
@@ -336,6 +337,10 @@ pub fn save_each(
     mut value: impl FnMut(&str) -> Result<Tensor>,
 ) -> Result<()> {
     let mut header = serde_json::Map::new();
+    let mut metadata = metadata.clone();
+    if let Some(hash) = metadata.get_mut(TENSORS_HASH) {
+        *hash = UNKNOWN.to_owned();
+    }
     if !metadata.is_empty() {
         header.insert("__metadata__".into(), serde_json::json!(metadata));
     }
@@ -348,7 +353,8 @@ pub fn save_each(
     }
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
-    write_atomic(path, |out| {
+    let mut hash = metadata.contains_key(TENSORS_HASH).then(Sha256::new);
+    atomic(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         for (name, (dtype, shape)) in plan {
@@ -357,14 +363,35 @@ pub fn save_each(
                 let (found, is) = (tensor.dims(), tensor.dtype());
                 return Err(std::io::Error::other(format!("`{name}` is {is:?} {found:?}, not {dtype:?} {shape:?}")));
             }
-            out.write_all(&bytes_of(&tensor).map_err(std::io::Error::other)?)?;
+            let bytes = bytes_of(&tensor).map_err(std::io::Error::other)?;
+            if let Some(hash) = &mut hash {
+                hash.update(&bytes);
+            }
+            out.write_all(&bytes)?;
+        }
+        if let Some(hash) = hash.take()
+            && let Some(at) = header.windows(UNKNOWN.len()).position(|part| part == UNKNOWN.as_bytes())
+        {
+            let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            out.seek(SeekFrom::Start((8 + at) as u64))?;
+            out.write_all(format!("0x{hex}").as_bytes())?;
         }
         Ok(())
     })
 }
 
+/// ModelSpec's field for the hash of the tensors' bytes. Where a header has it, it is filled in as the file is written.
+pub const TENSORS_HASH: &str = "modelspec.hash_sha256";
+
+/// What stands there until it is known, of the same length.
+const UNKNOWN: &str = "0x????????????????????????????????????????????????????????????????";
+
 /// Runs `write` on a temporary file beside `path`, syncs it, and renames it into place.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    atomic(path, |out| write(out))
+}
+
+fn atomic(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
     let what = path.display();
     // A name of its own for each writer: two runs may share a cache.
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -375,7 +402,7 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        let mut out = std::io::BufWriter::with_capacity(1 << 20, File::create(&tmp)?);
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(&tmp)?);
         write(&mut out)?;
         out.into_inner().map_err(|e| e.into_error())?.sync_all()?;
         std::fs::rename(&tmp, path)

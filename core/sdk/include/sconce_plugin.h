@@ -8,7 +8,8 @@
    - A function returns SCONCE_OK, or after it told `error` why another status. No C++ exception may leave a function.
    - Text and arrays that are arguments are valid until the call returns. What goes into a sink (SconceText,
      SconceNumbers, SconceError) is copied. Tables, and the text in them, live for ever: a library is never unloaded.
-   - Functions of a plugin may be called from several threads at once; those of a state by one thread at a time.
+   - Functions of a plugin may be called from several threads at once; those of a state or a tape by one thread
+     at a time, not always the same.
    - Answer in numbers: NaN for numbers that have an answer is an error that names the plugin.
 
    t = 0 is data and t = 1 is noise. log-SNR is ln(alpha^2 / sigma^2). */
@@ -293,7 +294,7 @@ struct SconceEma {
        profile (Karras et al. 2024), from which averages of other profiles can be rebuilt, or NaN where it has none.
        The first average is what is validated, drawn and written at the end. Must be there. */
     SconceStatus (*tracks)(void *handle, const SconceNumbers *gammas, const SconceError *error);
-    /* The decays of average `track` after n steps: one of batch[i] images that ends at images_seen[i]. Must be there. */
+    /* The decays of average `track` after n steps: one of `batch[i]` images that ends at `images_seen[i]`. Must be there. */
     SconceStatus (*decay)(void *handle, uint64_t track, size_t n, const uint64_t *images_seen,
         const uint64_t *batch, double *out, const SconceError *error);
     /* Whether, in a run of `images_total`, all averages are written down as it goes: `every_images` becomes the
@@ -311,7 +312,7 @@ struct SconceLr {
     size_t size;
     /* Frees a handle. Null: there is nothing to free. */
     void (*drop)(void *handle);
-    /* The factors for n steps: one that begins at images_seen[i] of images_total[i]. Must be there. */
+    /* The factors for n steps: one that begins at `images_seen[i]` of `images_total[i]`. Must be there. */
     SconceStatus (*factor)(void *handle, size_t n, const uint64_t *images_seen, const uint64_t *images_total,
         double *out, const SconceError *error);
 };

@@ -28,6 +28,9 @@
 //! register!(Weighting, "clamp", Clamp);
 //! ```
 //!
+//! Linked into a program, the crate needs no more (`use my_plugin as _;`). With `crate-type = ["rlib", "cdylib"]` and one more
+//! line, [`export!`], it is also a library that a program loads: the same file, the same numbers to the bit.
+//!
 //! Everything here is `f64 -> f64` and knows no tensor library, so that it compiles in seconds, is tested without one,
 //! and has a stable C ABI. Time runs from data to noise: t = 0 is data and t = 1 is noise, for every family.
 

@@ -238,8 +238,8 @@ pub fn learned<S: Learned + ?Sized>(state: &mut S, fresh: &mut S, seen: &[Observ
     holds(short.len() + 1 < 2 || fresh.restore(&short).is_err(), || "a state that is cut short is taken".to_owned())
 }
 
-/// The laws of a distance at two differences of any sign: 0 at 0, even, growing with |d|, its slope its derivative, and
-/// a width that is finite and above 0.
+/// The laws of a distance at two differences of any sign: 0 at 0, even, growing with |d|, its slope its derivative, many at
+/// once as one by one, and a width that is finite and above 0.
 pub fn distance(distance: &dyn Distance, d: f64, further: f64, t: f64, noise: &Noise) -> Law {
     const H: f64 = 1e-5;
     let width = distance.width(t, noise);
@@ -249,6 +249,10 @@ pub fn distance(distance: &dyn Distance, d: f64, further: f64, t: f64, noise: &N
     holds(rho(0.0) == 0.0 && distance.at(0.0, width)[1] == 0.0, || format!("rho(0) is {}", rho(0.0)))?;
     holds(near(rho(d), rho(-d), 1e-12), || format!("rho({d}) is {}, rho({}) is {}", rho(d), -d, rho(-d)))?;
     holds(rho(small) <= rho(large), || format!("rho falls from {small} to {large}"))?;
+    let mut each = [[f64::NAN; 2]; 2];
+    distance.at_each(&[d, further], width, &mut each);
+    let same = each == [distance.at(d, width), distance.at(further, width)];
+    holds(same, || format!("{d} and {further} at once are {each:?}, which they are not one by one"))?;
     let (slope, difference) = (distance.at(d, width)[1], (rho(d + H) - rho(d - H)) / (2.0 * H));
     // The third derivative grows as the width shrinks.
     let right = near(slope, difference, 1e-6 + (H / width).powi(2));

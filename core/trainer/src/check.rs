@@ -235,7 +235,8 @@ fn run(resolved: &Resolved, report: &mut Report) {
         let text = format!("{}: decay {} an update at the end", in_one_line(&recipe.ema.table()), listed.join(" and "));
         report.fact("average", text, json!({ "ema": recipe.ema, "last_decays": decays }));
     }
-    if train.components.values().all(|rate| *rate == 0.0) && train.task == Task::Denoiser {
+    let words = train.token.iter().any(|token| token.lr_factor > 0.0);
+    if train.components.values().all(|rate| *rate == 0.0) && train.task == Task::Denoiser && !words {
         report.refuse(
             "nothing-trains",
             "no component trains: every factor in train.components is 0".into(),

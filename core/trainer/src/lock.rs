@@ -177,7 +177,15 @@ fn model_files(resolved: &Resolved) -> Result<Vec<(String, PathBuf)>> {
         let name = given.file_name().unwrap_or_default().to_string_lossy().into_owned();
         files.push((name, given));
         for (component, file) in &model.files {
-            files.push((component.clone(), hub::here(file, Needs::All)?));
+            let file = hub::here(file, Needs::All)?;
+            if !file.is_dir() {
+                files.push((component.clone(), file));
+                continue;
+            }
+            for inner in std::fs::read_dir(&file).map_err(|e| Error::Msg(format!("{}: {e}", file.display())))?.flatten()
+            {
+                files.push((format!("{component}/{}", inner.file_name().to_string_lossy()), inner.path()));
+            }
         }
         return Ok(files);
     }

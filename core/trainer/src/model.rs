@@ -203,6 +203,8 @@ pub struct Native {
     pub family: String,
     /// The architecture's name in weight files' headers (ModelSpec 1.0.1: `stable-diffusion-xl-v1-base`).
     pub architecture: String,
+    /// What kohya's scripts call it in LoRA files: `sdxl_base_v1-0`.
+    pub base_version: String,
     /// `[schedule]` it was trained on.
     pub schedule: Value,
     /// `[objective]` it was trained for.

@@ -31,6 +31,8 @@ pub struct Rule {
     pub name: &'static str,
     /// Its name in weight files' headers (ModelSpec 1.0.1).
     pub architecture: &'static str,
+    /// What kohya's scripts call it in LoRA files (`ss_base_model_version`), by which web interfaces sort them.
+    pub base_version: &'static str,
     /// How it is known.
     pub evidence: &'static str,
     /// The denoiser's folder.

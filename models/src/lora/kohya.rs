@@ -15,8 +15,8 @@ use sconce_nn::{Adapted, Linear, Store};
 use sconce_sdk::prelude::*;
 
 use super::{
-    ALPHA, BLOCKS, DORA_SCALE, DOWN, FACTORS, LESS_ONE, MAGNITUDE, ON_INPUT, ON_INPUTS, PARTS, RESCALE, UP,
-    WEIGHT_ALONE,
+    ALPHA, BIAS_DIFFERENCE, BLOCKS, DIFFERENCE, DORA_SCALE, DOWN, FACTORS, LESS_ONE, MAGNITUDE, ON_INPUT, ON_INPUTS,
+    PARTS, RESCALE, SKEW, SKEW_SCALED, UP, WEIGHT_ALONE,
 };
 use crate::original::{mmdit, unet};
 
@@ -44,11 +44,21 @@ impl AdapterLayout for Kohya {
                 out.insert(format!("{name}.alpha"), alpha);
                 continue;
             }
+            if parts.iter().all(|(a, _)| a.tensors.keys().all(|short| short == DIFFERENCE || short == BIAS_DIFFERENCE))
+            {
+                for short in [DIFFERENCE, BIAS_DIFFERENCE] {
+                    out.extend(difference(&parts, short)?.map(|whole| (format!("{name}.{short}"), whole)));
+                }
+                continue;
+            }
             for (a, rows) in parts {
                 // No other adapter of some of a layer's rows is one of all of them: such layers go by their names here.
-                let whole = rows.count == rows.of && rows.form == Form::Same;
-                let name = if whole { name.to_owned() } else { format!("lycoris_{}", a.path.replace('.', "_")) };
-                spelt(a, &layers[&(a.component.clone(), a.path.clone())], &name, &mut out)?;
+                let whole = if rows.count == rows.of { in_order(a, &rows.form)? } else { None };
+                let layer = &layers[&(a.component.clone(), a.path.clone())];
+                match whole {
+                    Some(whole) => spelt(&whole, layer, name, &mut out)?,
+                    None => spelt(a, layer, &spell("lycoris", &a.path), &mut out)?,
+                }
             }
         }
         Ok(out)
@@ -84,6 +94,8 @@ impl AdapterLayout for Kohya {
 fn spelt(saved: &Saved, layer: &Adapted, name: &str, out: &mut BTreeMap<String, Tensor>) -> Result<()> {
     super::writable(saved)?;
     let outputs = layer.weight().shape().dims()[0];
+    let mut saved = saved.clone();
+    bounded(&mut saved, outputs)?;
     for (short, value) in &saved.tensors {
         match short.as_str() {
             DOWN => out.insert(format!("{name}.lora_down.weight"), value.clone()),
@@ -135,6 +147,24 @@ struct Rows {
     form: Form,
 }
 
+/// A layer's path as a word of a name.
+fn spell(prefix: &str, path: &str) -> String {
+    format!("{prefix}_{}", path.replace('.', "_"))
+}
+
+/// What a layer of the i-th of `count` text encoders is called: written, and read too, as ComfyUI calls it and under the number
+/// that OneTrainer gives FLUX.1's T5.
+fn encoder(path: &str, i: usize, count: usize) -> (String, Vec<String>) {
+    let t5 = path.starts_with("encoder.") || path.starts_with("shared");
+    let (written, own): (String, &[&str]) = match count {
+        _ if t5 => ("lora_te3".to_owned(), &["t5xxl"]),
+        1 => ("lora_te".to_owned(), &["clip_l", "clip_h"]),
+        _ => (format!("lora_te{}", i + 1), if i == 0 { &["clip_l"] } else { &["clip_g"] }),
+    };
+    let comfy = own.iter().map(|program| format!("text_encoders.{program}.transformer.{path}"));
+    (spell(&written, path), comfy.chain([spell(&format!("lora_te{}", i + 1), path)]).collect())
+}
+
 /// The layers' names in this layout, both ways.
 struct Names {
     written: BTreeMap<Layer, (String, Rows)>,
@@ -149,7 +179,6 @@ impl Names {
         let blocks = unet::Blocks::of(&paths);
         let is_unet = paths.iter().any(|path| path.starts_with("down_blocks."));
         let sd3 = paths.iter().any(|path| path == "pos_embed.proj");
-        let spell = |prefix: &str, path: &str| format!("{prefix}_{}", path.replace('.', "_"));
         let mut names = Self { written: BTreeMap::new(), read: BTreeMap::new() };
         let mut originals: BTreeMap<String, Vec<(usize, Layer, usize, Form)>> = BTreeMap::new();
         for (layer, adapted) in layers {
@@ -158,30 +187,18 @@ impl Names {
                 Shape::Linear { input, output } | Shape::Conv { input, output, .. } => (input, output),
             };
             if let Some(i) = encoders.iter().position(|e| e == component) {
-                let prefix = match encoders.len() {
-                    _ if path.starts_with("encoder.block.") => "lora_te3".to_owned(),
-                    1 => "lora_te".to_owned(),
-                    _ => format!("lora_te{}", i + 1),
-                };
                 let alone = vec![(0, layer.clone(), outputs, Form::Same)];
-                // ComfyUI's own names, and OneTrainer's number for FLUX.1's T5.
-                let own: &[&str] = match encoders.len() {
-                    _ if prefix == "lora_te3" => &["t5xxl"],
-                    1 => &["clip_l", "clip_h"],
-                    _ if i == 0 => &["clip_l"],
-                    _ => &["clip_g"],
-                };
-                for program in own {
-                    names.read_as(format!("text_encoders.{program}.transformer.{path}"), alone.clone());
-                }
-                names.read_as(spell(&format!("lora_te{}", i + 1), path), alone.clone());
-                names.write(spell(&prefix, path), alone);
+                let (written, read) = encoder(path, i, encoders.len());
+                read.into_iter().for_each(|name| names.read_as(name, alone.clone()));
+                names.write(written, alone);
                 continue;
             }
             let alone = vec![(0, layer.clone(), outputs, Form::Same)];
             for prefix in ["lora_transformer", "lycoris"] {
                 names.read_as(spell(prefix, path), alone.clone());
             }
+            // SimpleTuner's, for ComfyUI: its beginning, diffusers' path.
+            names.read_as(format!("diffusion_model.{path}"), alone.clone());
             let original = match is_unet {
                 true => unet::original(path, &blocks).map(|name| (name, 0, Form::Same)),
                 false => mmdit::original(path, sd3, inputs, outputs).map(|o| (o.name, o.part, o.form)),
@@ -190,6 +207,22 @@ impl Names {
             if let Some((name, part, form)) = original {
                 originals.entry(name).or_default().push((part, layer, outputs, form));
             }
+        }
+        // Norms and tables are read alone.
+        for (layer, rows) in super::plain(stores) {
+            let (component, path) = &layer;
+            let alone = vec![(0, layer.clone(), rows, Form::Same)];
+            let mut all: Vec<String> = Vec::new();
+            if let Some(i) = encoders.iter().position(|e| e == component) {
+                let (written, read) = encoder(path, i, encoders.len());
+                all = [vec![written], read].concat();
+            } else {
+                all.extend(["lora_unet", "lora_transformer", "lycoris"].map(|prefix| spell(prefix, path)));
+                if let Some(name) = is_unet.then(|| unet::original(path, &blocks)).flatten() {
+                    all.extend([format!("diffusion_model.{name}"), spell("lora_unet", &name)]);
+                }
+            }
+            all.into_iter().for_each(|name| names.read_as(name, alone.clone()));
         }
         // Both spellings are read; the original is written, but for the UNets that kohya names as diffusers does.
         let plain = is_unet && encoders.len() == 1;
@@ -255,6 +288,37 @@ fn joined(parts: &[(&Saved, &Rows)]) -> Result<[Tensor; 3]> {
     Ok([down, up, alpha])
 }
 
+/// One difference of several: each of its own rows.
+fn difference(parts: &[(&Saved, &Rows)], short: &str) -> Result<Option<Tensor>> {
+    let mut whole: Option<Tensor> = None;
+    for (saved, rows) in parts {
+        let Some(own) = saved.tensors.get(short) else { continue };
+        let own = rows.form.stored(own)?.pad_with_zeros(0, rows.start, rows.of - rows.start - rows.count)?;
+        whole = Some(match whole {
+            Some(other) => (other + own)?,
+            None => own,
+        });
+    }
+    Ok(whole)
+}
+
+/// An adapter of a layer whose rows a file has in another order, with its own in that order; `None` where it has none such.
+fn in_order(saved: &Saved, form: &Form) -> Result<Option<Saved>> {
+    let mut whole = saved.clone();
+    if *form == Form::Same {
+        return Ok(Some(whole));
+    }
+    for (short, t) in &mut whole.tensors {
+        match along(saved, short, t) {
+            Some(Along::Inputs) => {}
+            Some(Along::Outputs) => *t = form.stored(t)?,
+            Some(Along::Blocks) if t.dim(0)?.is_multiple_of(2) => *t = form.stored(t)?,
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(whole))
+}
+
 /// And back: to each layer of the model its rows of what is on the whole.
 fn parted(whole: &Saved, parts: &[(Layer, Rows)]) -> Result<Vec<Saved>> {
     if whole.tensors.keys().all(|short| short == DOWN || short == UP) {
@@ -271,25 +335,14 @@ fn parted(whole: &Saved, parts: &[(Layer, Rows)]) -> Result<Vec<Saved>> {
     if whole.tensors.keys().all(|short| short.starts_with("lokr_")) {
         whole.tensors = BTreeMap::from([("diff".to_owned(), kronecker(&whole)?)]);
     }
-    bounded(&mut whole, parts)?;
-    // What is of outputs is the rows of it, and of rotations those blocks that are of no other layer's rows; what is of inputs
-    // is the same for all. A norm of inputs is of all rows together.
-    let on_inputs = whole.constants.contains_key(ON_INPUTS);
-    let of = |short: &str, t: &Tensor| match short {
-        UP | "hada_w1_a" | "hada_w2_a" | "diff" | "diff_b" | RESCALE => Some(Along::Outputs),
-        DOWN | "hada_w1_b" | "hada_w2_b" => Some(Along::Inputs),
-        MAGNITUDE if t.rank() == 1 => Some(Along::Outputs),
-        FACTORS => Some(if on_inputs { Along::Inputs } else { Along::Outputs }),
-        BLOCKS if t.rank() == 3 => Some(Along::Blocks),
-        _ => None,
-    };
-    if let Some((other, _)) = whole.tensors.iter().find(|(short, t)| of(short, t).is_none()) {
+    bounded(&mut whole, parts.first().map_or(0, |(_, rows)| rows.of))?;
+    if let Some((other, _)) = whole.tensors.iter().find(|(short, t)| along(&whole, short, t).is_none()) {
         bail!("{place}: it is {} layers of this model in one, and its `{other}` cannot be taken apart", parts.len());
     }
     let mut found = Vec::new();
     for ((component, path), rows) in parts {
         let part = |(short, t): (&String, &Tensor)| {
-            let (side, along) = match of(short, t) {
+            let (side, along) = match along(&whole, short, t) {
                 Some(Along::Blocks) => (t.dim(1)?, Along::Blocks),
                 Some(along) => (1, along),
                 None => (1, Along::Inputs),
@@ -300,8 +353,9 @@ fn parted(whole: &Saved, parts: &[(Layer, Rows)]) -> Result<Vec<Saved>> {
             if t.dim(0)? * side != rows.of {
                 bail!("{place}: `{short}` is {:?}, this model has {} rows: it was made for another", t.dims(), rows.of);
             }
-            let whole = rows.start.is_multiple_of(side) && rows.count.is_multiple_of(side);
-            if along == Along::Blocks && !(whole && rows.form == Form::Same) {
+            let halves = if rows.form == Form::Same { 1 } else { 2 };
+            let whole = rows.start.is_multiple_of(side) && rows.count.is_multiple_of(side * halves);
+            if along == Along::Blocks && !whole {
                 bail!("{place}: {path} is {} of its rows from {}, and its blocks have {side}", rows.count, rows.start);
             }
             let own = t.narrow(0, rows.start / side, rows.count / side)?.contiguous()?;
@@ -323,15 +377,29 @@ enum Along {
     Blocks,
 }
 
-/// Rotations whose bound, which is on all of them together, is in them.
-fn bounded(whole: &mut Saved, parts: &[(Layer, Rows)]) -> Result<()> {
+/// What is of outputs is the rows of it, and of rotations those blocks that are of no other layer's rows; what is of inputs is the
+/// same for all. A norm of inputs is of all rows together.
+fn along(saved: &Saved, short: &str, t: &Tensor) -> Option<Along> {
+    match short {
+        UP | "hada_w1_a" | "hada_w2_a" | DIFFERENCE | BIAS_DIFFERENCE | RESCALE => Some(Along::Outputs),
+        DOWN | "hada_w1_b" | "hada_w2_b" | SKEW | SKEW_SCALED => Some(Along::Inputs),
+        MAGNITUDE if t.rank() == 1 => Some(Along::Outputs),
+        FACTORS if saved.constants.contains_key(ON_INPUTS) || t.dims()[0] == 1 => Some(Along::Inputs),
+        FACTORS => Some(Along::Outputs),
+        BLOCKS if t.rank() == 3 => Some(Along::Blocks),
+        _ => None,
+    }
+}
+
+/// Rotations whose bound is in them: it is on all of them together, and programs read it in different ways.
+fn bounded(whole: &mut Saved, outputs: usize) -> Result<()> {
     let Some(blocks) = whole.tensors.get_mut(BLOCKS) else { return Ok(()) };
-    let outputs = parts.first().map_or(0, |(_, rows)| rows.of);
     let bound = whole.constants.insert(ALPHA.to_owned(), 0.0).unwrap_or(0.0) * outputs as f64;
-    let skew = (&*blocks - blocks.transpose(D::Minus1, D::Minus2)?)?;
+    let free = blocks.to_dtype(DType::F32)?;
+    let skew = (&free - free.transpose(D::Minus1, D::Minus2)?)?;
     let norm = f64::from(skew.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?);
     if bound > 0.0 && norm > bound {
-        *blocks = (&*blocks * (bound / norm))?;
+        *blocks = (free * (bound / norm))?.to_dtype(blocks.dtype())?;
     }
     Ok(())
 }

@@ -39,8 +39,15 @@ pub fn attach(model: &dyn Model, path: &Path, scale: f64) -> Result<Brought> {
     let layers = layers(&stores);
     let found = read(&stores, path)?;
     for saved in &found {
-        let layer = &layers[&(saved.component.clone(), saved.path.clone())];
-        layer.attach(restored(saved, layer, scale)?);
+        match layers.get(&(saved.component.clone(), saved.path.clone())) {
+            Some(layer) => layer.attach(restored(saved, layer, scale)?),
+            None if nothing(saved)? => {}
+            None => bail!(
+                "{}: {} is no layer that an adapter goes on, and the file adds to it: merge the file (`sconce merge`)",
+                path.display(),
+                saved.place()
+            ),
+        }
     }
     let words = words::bundled(&model.conditioner().vocabularies(), path)?;
     Ok(Brought { layers: found.len(), words: teach(model, words)? })
@@ -96,9 +103,36 @@ pub fn product(saved: &Saved, shape: &[usize]) -> Result<Tensor> {
     whole.reshape(shape)
 }
 
+/// What a file adds to a parameter that is no layer's at full strength, in its shape: to a norm or a table, `weight` or `bias`.
+fn added(saved: &Saved, which: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+    let short = if which == "bias" { BIAS_DIFFERENCE } else { DIFFERENCE };
+    let value = match saved.tensors.get(short) {
+        Some(value) => value.to_dtype(DType::F32)?,
+        None if which == "weight" && saved.tensors.contains_key(DOWN) => product(saved, shape)?,
+        None => return Ok(None),
+    };
+    if value.dims() != shape {
+        bail!(
+            "{}: {:?} is added to its {which}, which is {shape:?}: made for another model",
+            saved.place(),
+            value.dims()
+        );
+    }
+    Ok(Some(value))
+}
+
+/// Whether a file adds nothing: programs that write every difference write those that are none.
+fn nothing(saved: &Saved) -> Result<bool> {
+    let differences = saved.tensors.iter().filter(|(short, _)| short.as_str() != DOWN);
+    let mut all = differences.map(|(_, t)| t.to_dtype(DType::F32)?.abs()?.max_all()?.to_scalar::<f32>());
+    all.try_fold(true, |none, largest| Ok(none && largest? == 0.0))
+}
+
 /// What adapter files do to a model's weights, each by its strength: for writing the model with them merged.
 pub struct Merge {
     layers: BTreeMap<(String, String), (Adapted, Vec<Arc<dyn LayerAdapter>>)>,
+    /// What is added to parameters that are no layer's, and its strength.
+    others: BTreeMap<(String, String), Vec<(Saved, f64)>>,
 }
 
 impl Merge {
@@ -106,28 +140,40 @@ impl Merge {
     pub fn of(stores: &[Arc<Store>], files: &[(&Path, f64)]) -> Result<Self> {
         let all = layers(stores);
         let mut merged: BTreeMap<(String, String), (Adapted, Vec<Arc<dyn LayerAdapter>>)> = BTreeMap::new();
+        let mut others: BTreeMap<(String, String), Vec<(Saved, f64)>> = BTreeMap::new();
         for (file, scale) in files {
             for saved in read(stores, file)? {
                 let key = (saved.component.clone(), saved.path.clone());
-                let layer = &all[&key];
+                let Some(layer) = all.get(&key) else {
+                    others.entry(key).or_default().push((saved, *scale));
+                    continue;
+                };
                 let (_, on_it) = merged.entry(key).or_insert_with(|| (layer.clone(), Vec::new()));
                 on_it.push(restored(&saved, layer, *scale)?);
             }
         }
-        Ok(Self { layers: merged })
+        Ok(Self { layers: merged, others })
     }
 
-    /// How many layers change.
+    /// How many layers change, with the norms and tables.
     pub fn layers(&self) -> usize {
-        self.layers.len()
+        self.layers.len() + self.others.len()
     }
 
     /// A parameter as the adapters leave it, computed in f32.
     pub fn edit(&self, component: &str, name: &str, value: Tensor) -> Result<Tensor> {
         let Some((path, which)) = name.rsplit_once('.') else { return Ok(value) };
-        let Some((layer, adapters)) = self.layers.get(&(component.to_owned(), path.to_owned())) else {
-            return Ok(value);
-        };
+        let key = (component.to_owned(), path.to_owned());
+        if let Some(others) = self.others.get(&key) {
+            let mut own = value.to_dtype(DType::F32)?;
+            for (saved, scale) in others {
+                if let Some(added) = added(saved, which, own.dims())? {
+                    own = (own + (added * *scale)?)?;
+                }
+            }
+            return Ok(own);
+        }
+        let Some((layer, adapters)) = self.layers.get(&key) else { return Ok(value) };
         let mut own = value.to_dtype(DType::F32)?;
         for adapter in adapters {
             own = match which {
@@ -164,9 +210,23 @@ fn layers(stores: &[Arc<Store>]) -> BTreeMap<(String, String), Adapted> {
     adaptable(stores).flat_map(of).collect()
 }
 
+/// What files add to though no adapter goes on it, norms and tables of words: paths, and how many rows their weights have.
+fn plain(stores: &[Arc<Store>]) -> BTreeMap<(String, String), usize> {
+    let layers = layers(stores);
+    let of = |s: &Arc<Store>| {
+        let component = s.component().to_owned();
+        let params = s.params().into_iter();
+        params.filter_map(move |p| {
+            let path = p.name().strip_suffix(".weight")?.to_owned();
+            Some(((component.clone(), path), *p.shape().dims().first()?))
+        })
+    };
+    adaptable(stores).flat_map(of).filter(|(key, _)| !layers.contains_key(key)).collect()
+}
+
 /// The name of a layer in a file, and the short name of one of its tensors: the ways in which programs spell them.
 fn tensor(key: &str) -> Option<(String, &'static str)> {
-    const SPELT: [(&str, &str); 16] = [
+    const SPELT: [(&str, &str); 19] = [
         (".lora_A.weight", DOWN),
         (".lora_B.weight", UP),
         (".lora_A.default.weight", DOWN),
@@ -180,6 +240,9 @@ fn tensor(key: &str) -> Option<(String, &'static str)> {
         (".lora_magnitude_vector.default.weight", MAGNITUDE),
         (".dora_scale", DORA_SCALE),
         (".alpha", ALPHA),
+        (".lora_B.bias", UP_BIAS),
+        (".w_norm", DIFFERENCE),
+        (".b_norm", BIAS_DIFFERENCE),
         (".oft_R.weight", SKEW),
         (".oft_R.default.weight", SKEW),
         (".oft_R.scaled_oft", SKEW_SCALED),
@@ -241,6 +304,11 @@ const BLOCKS: &str = "oft_blocks";
 const RESCALE: &str = "rescale";
 /// Rotations of parts of a layer's rows.
 const PARTS: [&str; 4] = ["oft_blocks.0", "oft_blocks.1", "oft_blocks.2", "oft_blocks.3"];
+/// Differences of a weight and of its bias, which norms have too.
+const DIFFERENCE: &str = "diff";
+const BIAS_DIFFERENCE: &str = "diff_b";
+/// What a LoRA adds to the output beside its product.
+const UP_BIAS: &str = "lora_B.bias";
 /// Short names that are the keys' own.
 const PLAIN: [&str; 18] = [
     "hada_w1_a",
@@ -259,8 +327,8 @@ const PLAIN: [&str; 18] = [
     FACTORS,
     BLOCKS,
     RESCALE,
-    "diff",
-    "diff_b",
+    DIFFERENCE,
+    BIAS_DIFFERENCE,
 ];
 
 /// Refuses to write what is only read.
@@ -282,6 +350,10 @@ fn tidied(mut saved: Saved) -> Result<Saved> {
         let by_place = middle.permute((0, 2, 3, 1))?.contiguous()?.reshape((r * k * k, s))?;
         let whole = by_place.matmul(&inputs)?.reshape((r, k, k, inputs.dim(1)?))?;
         tensors.insert(DOWN.to_owned(), whole.permute((0, 3, 1, 2))?.contiguous()?);
+    }
+    // OneTrainer has those of a convolution as convolutions.
+    for (_, t) in tensors.iter_mut().filter(|(short, t)| short.starts_with("hada_w") && t.rank() == 4) {
+        *t = t.flatten_from(1)?;
     }
     if let Some(scale) = tensors.remove(DORA_SCALE) {
         let by_input = scale.rank() > 1 && scale.dim(0)? == 1 && scale.elem_count() > 1;
@@ -323,7 +395,11 @@ fn grouped(
             unmatched.push(key.to_owned());
             continue;
         };
-        let value = file.tensor(key, DType::F32, &Device::Cpu)?;
+        // A mark is there or not, and its type is none of weights.
+        let value = match short {
+            SKEW_SCALED => Tensor::ones((), DType::F32, &Device::Cpu)?,
+            _ => file.tensor(key, DType::F32, &Device::Cpu)?,
+        };
         let saved = all.entry((component.clone(), path.clone())).or_insert_with(|| Saved {
             component,
             path,
@@ -356,7 +432,7 @@ fn grouped(
 
 /// A layer's adapters, where a file has a difference beside another one: they stack.
 fn apart(mut saved: Saved) -> Vec<Saved> {
-    let difference = |short: &str| short == "diff" || short == "diff_b";
+    let difference = |short: &str| short == DIFFERENCE || short == BIAS_DIFFERENCE;
     if saved.tensors.keys().all(|short| difference(short)) || !saved.tensors.keys().any(|short| difference(short)) {
         return vec![saved];
     }

@@ -12,7 +12,7 @@ use sconce_nn::weights::WeightFiles;
 use sconce_sdk::prelude::*;
 
 use super::peft_config::Config;
-use super::{ALPHA, DOWN, FACTORS, MAGNITUDE, UP, WEIGHT_ALONE};
+use super::{ALPHA, BIAS_DIFFERENCE, DOWN, FACTORS, MAGNITUDE, NEUMANN_TERMS, SKEW, UP, UP_BIAS, WEIGHT_ALONE};
 
 /// PEFT's layout, which diffusers loads.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -83,11 +83,35 @@ impl AdapterLayout for Peft {
         };
         let Some(found) = super::grouped(file, parse, find)? else { return Ok(None) };
         let wrapped = file.keys().any(|key| key.starts_with(WRAPPED));
-        let Some(config) = Config::of(file, wrapped)? else { return Ok(Some(found)) };
+        let config = Config::of(file, wrapped)?;
         // A file with an alpha of its own says it.
-        let told = |saved: Saved| if saved.constants.contains_key(ALPHA) { Ok(saved) } else { config.applied(saved) };
-        found.into_iter().map(told).collect::<Result<_>>().map(Some)
+        let told = |saved: Saved| match &config {
+            Some(config) if !saved.constants.contains_key(ALPHA) => config.applied(saved),
+            _ => Ok(saved),
+        };
+        let mut all = Vec::new();
+        for saved in found {
+            let mut saved = told(saved)?;
+            if wrapped && saved.tensors.contains_key(SKEW) {
+                saved.constants.entry(NEUMANN_TERMS.to_owned()).or_insert(5.0); // PEFT's own file
+            }
+            let beside = bias(&mut saved)?;
+            all.extend([Some(saved), beside].into_iter().flatten());
+        }
+        Ok(Some(all))
     }
+}
+
+/// What a LoRA adds to the output beside its product, as a difference of the layer's bias.
+fn bias(saved: &mut Saved) -> Result<Option<Saved>> {
+    let Some(bias) = saved.tensors.remove(UP_BIAS) else { return Ok(None) };
+    let rank = saved.tensors.get(DOWN).map(|down| down.dim(0)).transpose()?;
+    let scale = match (saved.constants.get(ALPHA), rank) {
+        (Some(alpha), Some(rank)) => alpha / rank as f64,
+        _ => 1.0,
+    };
+    let tensors = BTreeMap::from([(BIAS_DIFFERENCE.to_owned(), (bias * scale)?)]);
+    Ok(Some(Saved { tensors, constants: BTreeMap::new(), ..saved.clone() }))
 }
 
 /// The tensor that takes up a scale, and the one that tells the rank that alpha was divided by.

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use candle_core::{Error, Result, bail};
+use fancy_regex::Regex;
 use sconce_core::adapter::Saved;
 use sconce_nn::weights::{WeightFiles, read_metadata};
 use serde_json::{Map, Value};
@@ -93,15 +94,14 @@ impl Config {
         Ok(saved)
     }
 
-    /// What a table of patterns gives a layer. PEFT reads them as expressions that match the path's end; names are common, and
-    /// nothing else is guessed at.
+    /// What a table of patterns gives a layer: the first that matches the path's end, from a dot or as a whole.
     fn pattern(&self, table: Option<&Value>, path: &str) -> Result<Option<f64>> {
         let Some(Value::Object(table)) = table else { return Ok(None) };
         for (name, value) in table {
-            if !name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
-                bail!("{}: the pattern `{name}` is an expression, of which only names are read", self.from);
-            }
-            if path == name || path.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.')) {
+            let fits = Regex::new(&format!("^(?:.*\\.)?(?:{name})$")).map_err(|e| {
+                Error::Msg(format!("{}: the pattern `{name}` is no expression that is understood here: {e}", self.from))
+            })?;
+            if fits.is_match(path).map_err(|e| Error::Msg(format!("{}: the pattern `{name}`: {e}", self.from)))? {
                 return Ok(value.as_f64());
             }
         }

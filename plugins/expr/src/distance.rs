@@ -20,12 +20,12 @@ pub struct Spec {
     pub params: Params,
 }
 
-/// A formula for how far an output is from its target, element by element, of
+/// A formula for how far an output is from its target, element by element. It may use
 ///
 ///   d         the difference
 ///   c         the width, which `width` gives
 ///
-/// and one for the width, of t, alpha, sigma, snr, lambda, d_alpha, d_sigma and d_lambda. A distance that is d² where d is
+/// and one for the width may use t, alpha, sigma, snr, lambda, d_alpha, d_sigma and d_lambda. A distance that is d² where d is
 /// small leaves a weighting its meaning. The gradient is the exact derivative, and 0 at d = 0.
 ///
 /// It must be 0 at 0, the same for d and -d, and grow with |d|: that is tried for |d| from 10^-6 to 10^3, at the widths of

@@ -16,7 +16,7 @@ pub struct Spec {
     pub params: Params,
 }
 
-/// A formula for the share of the average that a step keeps, of
+/// A formula for the share of the average that a step keeps. It may use
 ///
 ///   n         images seen, those of this step too
 ///   batch     images of this step

@@ -21,6 +21,9 @@ pub(crate) fn variables(n: &Noise) -> [f64; 7] {
     [n.alpha, n.sigma, n.snr(), n.log_snr(), n.d_alpha, n.d_sigma, d_lambda]
 }
 
+/// d_lambda on the clock of [`preserving`].
+pub(crate) const PACE: f64 = -2.0;
+
 /// The variance-preserving level of a log-SNR, on a clock on which log-SNR falls by 2 a unit: there a weight per unit of
 /// log-SNR and one per unit of time are the same.
 pub(crate) fn preserving(log_snr: f64) -> Noise {

@@ -22,6 +22,7 @@ mod language;
 mod levels;
 pub mod lr;
 pub mod objective;
+mod root;
 pub mod schedule;
 pub mod spacing;
 pub mod timesteps;

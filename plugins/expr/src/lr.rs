@@ -19,7 +19,7 @@ pub struct Spec {
     pub params: Params,
 }
 
-/// A formula for the factor on every learning rate, of
+/// A formula for the factor on every learning rate. It may use
 ///
 ///   n         images seen before this step
 ///   total     images of the run

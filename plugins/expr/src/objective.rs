@@ -21,7 +21,7 @@ pub struct Spec {
     pub params: Params,
 }
 
-/// Two formulas for what the network learns, y = a x0 + b eps, of
+/// Two formulas for what the network learns, y = a x0 + b eps. They may use
 ///
 ///   alpha, sigma, d_alpha, d_sigma: the level and its derivatives by t
 ///   snr, lambda, d_lambda: alpha²/sigma², at most e^80; its logarithm; and the derivative of that

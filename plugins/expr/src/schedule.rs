@@ -7,7 +7,7 @@ use sconce_sdk::{Discrete, Folded, ParamError, prelude::*};
 
 use crate::check::{self, Shown};
 use crate::engine::{Dual, Formula, Params, Reader};
-use crate::language;
+use crate::{language, root};
 
 /// The fields of a schedule's formulas.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -37,7 +37,7 @@ pub struct Spec {
     pub params: Params,
 }
 
-/// Formulas for the signal and the noise at a time, of
+/// Formulas for the signal and the noise at a time. They may use
 ///
 ///   t         the time: 0 is data, 1 is noise
 ///   height, width   rows and columns of the latents, for a schedule that depends on the picture's size
@@ -295,17 +295,19 @@ impl Schedule for Expr {
         if let Form::Betas { table, .. } = &self.form {
             return table.t_of(log_snr);
         }
-        let [height, width] = self.size.map(|x| x as f64);
+        let [height, width] = self.size.map(|x| Dual { value: x as f64, slope: 0.0 });
         let at = |t: f64| match &self.form {
-            Form::LogSnr(f) | Form::LogSnrAnd { log_snr: f, .. } => f.at(&[t, height, width]),
-            _ => self.at(t).log_snr(),
+            Form::LogSnr(f) | Form::LogSnrAnd { log_snr: f, .. } => f.along(&[Dual::variable(t), height, width]),
+            _ => {
+                let noise = self.at(t);
+                Dual { value: noise.log_snr(), slope: noise.log_snr_slope() }
+            }
         };
-        let (mut low, mut high) = (0.0, 1.0);
-        for _ in 0..80 {
-            let mid = 0.5 * (low + high);
-            if at(mid) > log_snr { low = mid } else { high = mid }
+        match (at(0.0).value <= log_snr, at(1.0).value >= log_snr) {
+            (true, _) => 0.0,
+            (_, true) => 1.0,
+            _ => root::find(log_snr, -1.0, at),
         }
-        0.5 * (low + high)
     }
 
     fn grid(&self) -> Option<usize> {

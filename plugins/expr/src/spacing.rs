@@ -39,7 +39,7 @@ pub enum Last {
     FirstPoint,
 }
 
-/// A formula for the noise level of step i of n, one of `t`, `log_snr`, `ratio` and `sigma`, of
+/// A formula for the noise level of each step. It is one of `t`, `log_snr`, `ratio` and `sigma`, and may use
 ///
 ///   i         the step, from 0, the noisiest, to n - 1
 ///   n         the number of steps

@@ -5,7 +5,7 @@ use sconce_sdk::{Folded, ParamError, prelude::*};
 use crate::check::{self, Shown};
 use crate::density::{self, Density};
 use crate::engine::{Formula, Params, Reader};
-use crate::language;
+use crate::{language, root};
 
 /// The fields of a timestep sampler's formula.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +26,8 @@ pub struct Spec {
     pub params: Params,
 }
 
-/// A formula for the times that are drawn: one of `p`, `quantile` and `log_snr`, of
+/// A formula for the times that are drawn, by their density or their quantiles. It is one of `p`, `quantile` and `log_snr`,
+/// and may use
 ///
 ///   t         in `p`, the time: 0 is data, 1 is noise
 ///   r         in `p`, 1 - t with all its digits, for a density that is infinite at t = 1
@@ -109,31 +110,12 @@ fn rises(field: &str, formula: &Formula, sign: f64, may: fn(f64) -> bool) -> Res
     Ok(())
 }
 
-/// The share of the draws up to a value of a formula of u that rises, or falls for a `sign` of -1: Newton's method, kept
-/// between bounds, and halving where the formula jumps or is level.
+/// The share of the draws up to a value of a formula of u that rises, or falls for a `sign` of -1.
 fn share_up_to(formula: &Formula, value: f64, sign: f64) -> f64 {
-    let beyond = |at: f64| sign * at > sign * value;
-    if beyond(formula.at(&[LEAST])) {
-        return 0.0;
+    match sign * formula.at(&[LEAST]) > sign * value {
+        true => 0.0,
+        false => root::find(value, sign, |u| formula.slope(u)),
     }
-    let (mut low, mut high, mut u) = (0.0, 1.0, 0.5);
-    for _ in 0..200 {
-        let at = formula.slope(u);
-        if beyond(at.value) {
-            high = u
-        } else {
-            low = u
-        }
-        let newton = u - (at.value - value) / at.slope;
-        if (newton - u).abs() <= 4e-16 * u {
-            break;
-        }
-        u = if low < newton && newton < high { newton } else { 0.5 * (low + high) };
-        if high - low <= 4e-16 * high {
-            break;
-        }
-    }
-    u
 }
 
 /// The share of the draws up to a level of a falling log-SNR.

@@ -21,7 +21,7 @@ pub struct Spec {
     pub params: Params,
 }
 
-/// A formula for how much the error counts at a noise level, of
+/// A formula for how much the error counts at a noise level. It may use
 ///
 ///   snr       alpha²/sigma²; at most e^80, where there is no noise
 ///   lambda    ln(snr), at most 80
@@ -94,7 +94,10 @@ impl Weighting for Expr {
     fn on_x0(&self, log_snr: f64) -> f64 {
         let n = levels::with_a_trace(&levels::preserving(log_snr));
         match &self.of {
-            Of::X0(formula) => formula.at(&levels::variables(&n)),
+            Of::X0(formula) => {
+                let [alpha, sigma, snr, lambda, d_alpha, d_sigma, _] = levels::variables(&n);
+                formula.at(&[alpha, sigma, snr, lambda, d_alpha, d_sigma, levels::PACE])
+            }
             Of::Output(_) => self.on_output(&n, [-n.sigma, n.alpha]) / n.sigma.powi(2),
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Result, Tensor};
-use sconce_core::adapter::{Adapter, Attached};
+use sconce_core::adapter::{Adapter, Attached, Saved};
 use sconce_nn::layers::Shape;
 use sconce_nn::ops::matmul;
 use sconce_nn::rng::Stream;
@@ -12,7 +12,7 @@ use sconce_nn::{Adapted, Store};
 use sconce_sdk::prelude::*;
 
 use super::inputs;
-use super::oft::{BLOCKS, RESCALE, attached, ones, rescale};
+use super::oft::{BLOCKS, RESCALE, attached, go_on, ones, rescale};
 use super::parts::{ALPHA, fits, given, weight_dims};
 
 /// Rotations of all outputs by a butterfly of small ones (Liu et al. 2023).
@@ -93,6 +93,10 @@ impl Adapter for Boft {
         fits(&place, &[count * side, columns, usize::from(whole)], &[outputs, side, 1])?;
         let constraint = constants.get(ALPHA).copied().unwrap_or(0.0);
         Ok(attached(component, layer, blocks, rescale, constraint, strength, butterfly))
+    }
+
+    fn start(&self, store: &Store, layer: &Adapted, init: &Stream, from: &Saved) -> Result<Attached> {
+        go_on(self.build(store, layer, init)?, from)
     }
 }
 

@@ -20,7 +20,7 @@ const SKEW_SCALED: &str = "oft_R.scaled_oft";
 /// BOFT's free matrices, `M N B B`, and factors for the outputs.
 pub(super) const BUTTERFLY: &str = "boft_R";
 const BUTTERFLY_SCALE: &str = "boft_s";
-/// Terms of the series that stands for an inverse; none: the inverse itself. Where nothing is said, five.
+/// Terms of the series that stands for an inverse; none: the inverse itself. Where PEFT says nothing, OneTrainer wrote it, with five.
 const TERMS: &str = "neumann_terms";
 /// Bounds the norm of each skew-symmetric matrix, over the root of their number.
 const BOUND: &str = "bound";
@@ -50,6 +50,9 @@ pub(super) fn oft(
     }
     if tensors.contains_key(SKEW_SCALED) {
         skew = (skew / (2.0 * ((side - 1) as f64).sqrt()))?;
+    }
+    if !constants.contains_key(TERMS) && matches!(layer.shape(), Shape::Conv { .. }) {
+        skew = skew.neg()?; // OneTrainer multiplies a convolution's columns by R where PEFT has Rᵀ
     }
     let terms = constants.get(TERMS).map_or(5, |terms| *terms as usize);
     let blocks = if terms == 0 { cayley(&skew)? } else { series(&skew, terms)? };

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{D, DType, Result, Tensor};
-use sconce_core::adapter::{Adapter, Attached};
+use candle_core::{D, DType, Result, Tensor, bail};
+use sconce_core::adapter::{Adapter, Attached, Saved};
 use sconce_nn::layers::{LayerAdapter, Shape};
 use sconce_nn::ops::{inverse, matmul};
 use sconce_nn::rng::Stream;
@@ -22,7 +22,7 @@ use super::parts::{
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Oft {
-    /// Outputs in a group: the largest divisor of the layer's outputs that is no larger than this.
+    /// Outputs in a group: the largest divisor of the layer's outputs that is no larger than this, nor than the number of groups.
     pub block: usize,
     /// Bounds how far the rotations go: Q's norm is cut to this times the outputs. Zero: not at all.
     pub constraint: f64,
@@ -85,11 +85,33 @@ impl Adapter for Oft {
         let constraint = constants.get(ALPHA).copied().unwrap_or(0.0);
         Ok(attached(component, layer, blocks, rescale, constraint, strength, diagonal))
     }
+
+    fn start(&self, store: &Store, layer: &Adapted, init: &Stream, from: &Saved) -> Result<Attached> {
+        go_on(self.build(store, layer, init)?, from)
+    }
 }
 
-/// The largest divisor of a side that is no larger than `most`.
+/// A fresh rotation with a file's values. The bound is the recipe's: a file may have it in its matrices.
+pub(super) fn go_on(fresh: Attached, from: &Saved) -> Result<Attached> {
+    if !from.tensors.keys().eq(fresh.params.keys()) {
+        let [theirs, ours] = [from.tensors.keys().cloned().collect(), fresh.params.keys().cloned().collect()]
+            .map(|names: Vec<String>| names.join(", "));
+        bail!("{}: the file's adapter has {theirs}; the recipe's {ours}", from.place());
+    }
+    for (short, param) in &fresh.params {
+        let value = from.tensors[short].to_dtype(DType::F32)?;
+        if value.dims() != param.shape().dims() {
+            let (theirs, ours) = (value.dims().to_vec(), param.shape());
+            bail!("{}: the file's `{short}` is {theirs:?}, the recipe's {:?}", from.place(), ours.dims());
+        }
+        param.set(&value)?;
+    }
+    Ok(fresh)
+}
+
+/// The largest divisor of a side that is no larger than `most`, nor than the number of blocks: LyCORIS reads no others.
 fn divisor(side: usize, most: usize) -> usize {
-    (1..=most.clamp(1, side)).rev().find(|d| side.is_multiple_of(*d)).unwrap_or(1)
+    (1..=most.clamp(1, side)).rev().find(|d| side.is_multiple_of(*d) && d * d <= side).unwrap_or(1)
 }
 
 /// A factor of 1 for each output.

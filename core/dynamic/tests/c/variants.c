@@ -136,7 +136,14 @@ static SconceStatus build(const SconcePlugin *self, SconceStr params, void **han
 
 static const SconcePlugin plugin = {PLUGIN_SIZE, TEXT(KIND), TEXT(NAME), NULL,  N_ALIASES,
                                     TEXT(SCHEMA), TABLE,     NULL,       BUILD};
+#ifdef SECOND
+/* Of a kind that comes later. */
+static const SconcePlugin second = {PLUGIN_SIZE, TEXT("teleporter"), TEXT("c-beam"), NULL,  0,
+                                    TEXT("?"),   &table,             NULL,           BUILD};
+static const SconcePlugin *const plugins[] = {PLUGIN, &second};
+#else
 static const SconcePlugin *const plugins[] = {PLUGIN};
+#endif
 static const SconceLibrary library = {LIBRARY_SIZE, MAJOR,   MINOR,    TEXT("a test"), TEXT(LIBRARY_NAME),
                                       TEXT("0.3"),  PLUGINS, N_PLUGINS};
 

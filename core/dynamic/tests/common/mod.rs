@@ -17,6 +17,7 @@ pub fn scratch() -> PathBuf {
 pub struct Fixture {
     pub built_in: PathBuf,
     pub odd: PathBuf,
+    pub silent: PathBuf,
     pub linked: PathBuf,
 }
 
@@ -28,6 +29,7 @@ pub fn fixture() -> &'static Fixture {
         Fixture {
             built_in: folder.join(dylib("fixture_built_in")),
             odd: folder.join(dylib("fixture_odd")),
+            silent: folder.join(dylib("fixture_silent")),
             linked: folder.join(format!("fixture-linked{}", std::env::consts::EXE_SUFFIX)),
         }
     })
@@ -35,10 +37,17 @@ pub fn fixture() -> &'static Fixture {
 
 /// Builds a crate or a workspace, and gives the folder of what came out.
 pub fn cargo(folder: &Path) -> PathBuf {
-    let target = scratch().join("cargo");
+    cargo_with(folder, "cargo", &[])
+}
+
+/// The same, into a folder of its own and with something else in cargo's environment.
+pub fn cargo_with(folder: &Path, target: &str, environment: &[(&str, &str)]) -> PathBuf {
+    let target = scratch().join(target);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--locked"]).current_dir(folder).env("CARGO_TARGET_DIR", &target);
+    // Not --locked: where the SDK has a new dependency, the lock file here follows by itself.
+    command.args(["build", "--quiet"]).current_dir(folder).env("CARGO_TARGET_DIR", &target);
+    command.envs(environment.iter().copied());
     // What cargo tells the crate under test is not for these.
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let output = command.output().expect("cargo runs");

@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use sconce_sdk::{
-    Choice, Distance, EmaStrategy, LrSchedule, Noise, Objective, Observation, Schedule, Spacing, TimestepSampler,
-    Weighting,
+    Buffer, Choice, Distance, EmaStrategy, Gradients, LrSchedule, Network, Noise, Objective, Observation, Schedule,
+    Spacing, TimestepSampler, Weighting,
 };
 
 /// Pairs of a question and its nanoseconds, the least of several rounds.
@@ -31,7 +31,22 @@ pub fn timings() -> Vec<(&'static str, f64)> {
     let differences: Vec<f64> = (0..65_536).map(|i| f64::from(i) * 1e-4 - 3.0).collect();
     let mut each = vec![[0.0; 2]; differences.len()];
 
+    let network = Choice::<dyn Network>::named("odd-scales").expect("it is there");
+    let latents = vec![0.5; 2 * 3 * 64 * 64];
+    let (mut y, mut dx, mut dw) = (latents.clone(), latents.clone(), [0.0; 3]);
+    let mut pass = || {
+        let inputs = [
+            Buffer { name: "x", shape: &[2, 3, 64, 64], data: &latents },
+            Buffer { name: "time", shape: &[2], data: &[0.1, 0.9] },
+            Buffer { name: "context", shape: &[2, 1, 4], data: &[0.5; 8] },
+        ];
+        let mut tape = network.record(black_box(&inputs), &mut y).expect("it answers");
+        let inputs = vec![Some(dx.as_mut_slice()), None, None];
+        tape.backward(&latents, &mut Gradients { inputs, parameters: vec![Some(&mut dw)] }).expect("it answers");
+    };
+
     vec![
+        ("backbone odd-scales, forward and backward of 24576", time(&mut pass)),
         ("schedule rectified-flow, at", time(|| flow.at(black_box(0.3)).alpha)),
         ("schedule scaled-linear, at", time(|| table.at(black_box(0.3)).alpha)),
         ("objective v, target", time(|| objective.target(black_box(&noise))[0])),

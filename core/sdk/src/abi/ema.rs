@@ -28,7 +28,7 @@ c_struct! {
         /// profile (Karras et al. 2024), from which averages of other profiles can be rebuilt, or NaN where it has none.
         /// The first average is what is validated, drawn and written at the end. Must be there.
         pub tracks: Option<unsafe extern "C" fn(handle: *mut c_void, gammas: *const SconceNumbers, error: *const SconceError) -> SconceStatus>,
-        /// The decays of average `track` after n steps: one of batch[i] images that ends at images_seen[i]. Must be there.
+        /// The decays of average `track` after n steps: one of `batch[i]` images that ends at `images_seen[i]`. Must be there.
         pub decay: Option<unsafe extern "C" fn(handle: *mut c_void, track: u64, n: usize, images_seen: *const u64, batch: *const u64, out: *mut f64, error: *const SconceError) -> SconceStatus>,
         /// Whether, in a run of `images_total`, all averages are written down as it goes: `every_images` becomes the
         /// distance, `stored` the type of the values, 0 for 32 bits, 1 for IEEE half, 2 for bfloat16. Leave both as they
@@ -134,7 +134,11 @@ impl EmaStrategy for Foreign<SconceEma> {
             Some(tracks) => unsafe { tracks(handle, &raw const sink, error) },
             None => ABSENT,
         });
-        let gammas = if done { numbers.finish() } else { Vec::new() };
+        let gammas = if done { numbers.finish() } else { Ok(Vec::new()) };
+        let gammas = gammas.unwrap_or_else(|e| {
+            self.fault("tracks", e);
+            Vec::new()
+        });
         gammas.into_iter().map(|gamma| Track { profile: (!gamma.is_nan()).then_some(Profile { gamma }) }).collect()
     }
 

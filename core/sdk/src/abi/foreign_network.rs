@@ -100,7 +100,7 @@ impl Network for ForeignNetwork {
         if !done {
             return unknown();
         }
-        let about = text.finish("its text").map_err(|e| e.message);
+        let about = text.finish("a text").map_err(|e| e.message);
         let about = about.and_then(|text| serde_json::from_str(&text).map_err(|e| format!("says what is not so: {e}")));
         about.unwrap_or_else(|what| {
             self.foreign().fault("about", ParamError::new(what));

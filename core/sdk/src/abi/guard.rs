@@ -39,12 +39,15 @@ thread_local! {
 /// # Safety
 /// `error` is null or points to a sink that lives.
 pub(super) unsafe fn guard(error: *const SconceError, body: impl FnOnce() -> Result<(), ParamError>) -> SconceStatus {
-    let outer = THREAD.with(|thread| {
+    // At the end of a thread, when objects that it kept are freed, its own memory may be gone already: then there is nothing
+    // to remember.
+    let outer = THREAD.try_with(|thread| {
         thread.depth.set(thread.depth.get() + 1);
         if thread.faulty.replace(false) { thread.fault.take() } else { None }
     });
+    let outer = outer.unwrap_or(None);
     let done = catch_unwind(AssertUnwindSafe(body));
-    let fault = THREAD.with(|thread| {
+    let fault = THREAD.try_with(|thread| {
         thread.depth.set(thread.depth.get() - 1);
         let fault = if thread.faulty.replace(outer.is_some()) { thread.fault.take() } else { None };
         if outer.is_some() {
@@ -52,6 +55,7 @@ pub(super) unsafe fn guard(error: *const SconceError, body: impl FnOnce() -> Res
         }
         fault
     });
+    let fault = fault.unwrap_or(None);
     // What failed below is the reason of whatever came of it.
     let (status, failure) = match (fault, done) {
         (None, Ok(Ok(()))) => return SCONCE_OK,
@@ -66,7 +70,8 @@ pub(super) unsafe fn guard(error: *const SconceError, body: impl FnOnce() -> Res
 
 /// Remembers, for the wall above if there is one, a failure that the function at hand cannot tell.
 pub(super) fn remember(fault: &ParamError) {
-    THREAD.with(|thread| {
+    // Without the thread's own memory there is no wall above either.
+    let _ = THREAD.try_with(|thread| {
         if thread.depth.get() > 0 && !thread.faulty.replace(true) {
             *thread.fault.borrow_mut() = Some(fault.clone());
         }
@@ -76,10 +81,13 @@ pub(super) fn remember(fault: &ParamError) {
 fn panicked(payload: Box<dyn Any + Send>) -> ParamError {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("it says nothing of why");
-    let place = THREAD.with(|thread| thread.place.take()).map(|place| format!(" at {place}")).unwrap_or_default();
+    let place = THREAD.try_with(|thread| thread.place.take()).unwrap_or(None);
+    let place = place.map(|place| format!(" at {place}")).unwrap_or_default();
     let error = ParamError::new(format!("panicked{place}: {text}"));
-    // Dropping a payload may panic again, outside the wall.
-    std::mem::forget(payload);
+    if !payload.is::<String>() && !payload.is::<&str>() {
+        // Dropping what somebody else made up may panic again, outside the wall.
+        std::mem::forget(payload);
+    }
     error
 }
 

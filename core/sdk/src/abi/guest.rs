@@ -98,7 +98,7 @@ fn introduction() -> Result<SconceLibrary, ParamError> {
     let mut crates: Vec<&Exported> = inventory::iter::<Exported>.into_iter().collect();
     crates.sort_by_key(|c| c.krate);
     if crates.is_empty() {
-        let e = ParamError::new("lists no crate: it is linked with sconce-sdk, but no crate in it says `export!()`");
+        let e = ParamError::new("has sconce-sdk in it, but no crate that says `export!()`");
         return Err(e.help("write `sconce_sdk::export!();` in the plugin crate's lib.rs"));
     }
     let join =
@@ -202,7 +202,7 @@ pub(crate) fn made_by_host<K: Kind + ?Sized>(name: &str, table: &Value) -> Optio
         // SAFETY: what `make` gives is an object with a table of the kind, ours to free.
         let object = unsafe { crossing.import(object, None)? };
         let object = object.downcast::<Arc<K>>().map_err(|_| ParamError::new("the program made another kind"))?;
-        let resolved = serde_json::from_str(&resolved.finish("what the program made")?)
+        let resolved = serde_json::from_str(&resolved.finish("a table")?)
             .map_err(|e| ParamError::new(format!("what the program made is not JSON: {e}")))?;
         Ok((*object, resolved))
     };

@@ -53,7 +53,8 @@ const INTRODUCTION: &str = "\
    - A function returns SCONCE_OK, or after it told `error` why another status. No C++ exception may leave a function.
    - Text and arrays that are arguments are valid until the call returns. What goes into a sink (SconceText,
      SconceNumbers, SconceError) is copied. Tables, and the text in them, live for ever: a library is never unloaded.
-   - Functions of a plugin may be called from several threads at once; those of a state by one thread at a time.
+   - Functions of a plugin may be called from several threads at once; those of a state or a tape by one thread
+     at a time, not always the same.
    - Answer in numbers: NaN for numbers that have an answer is an error that names the plugin.
 
    t = 0 is data and t = 1 is noise. log-SNR is ln(alpha^2 / sigma^2). */

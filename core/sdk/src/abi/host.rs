@@ -130,3 +130,61 @@ unsafe extern "C" fn only(
     // SAFETY: the caller passes a sink.
     unsafe { guard(error, body) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sink::{Report, TextBuffer};
+    use super::*;
+
+    /// The reason of a call's failure.
+    fn failure(call: impl FnOnce(*const SconceError) -> SconceStatus) -> Option<String> {
+        let report = Report::default();
+        let sink = report.sink();
+        (call(&raw const sink) != super::super::SCONCE_OK).then(|| report.finish().to_string())
+    }
+
+    #[test]
+    fn parameters_are_read_for_libraries_without_a_parser() {
+        let params = SconceStr::of("{\"gamma\": 2.5, \"by\": \"loss\"}");
+        let of = SconceStr::of;
+        let mut number_out = 7.0;
+        let words = TextBuffer::default();
+        let text_sink = words.sink();
+        // SAFETY: texts, room and sinks live until the calls return.
+        unsafe {
+            assert_eq!(failure(|e| number(params, of("gamma"), &raw mut number_out, e)), None);
+            assert_eq!(number_out, 2.5);
+            assert_eq!(failure(|e| number(params, of("absent"), &raw mut number_out, e)), None);
+            assert_eq!(number_out, 2.5);
+            let words = failure(|e| number(params, of("by"), &raw mut number_out, e));
+            assert_eq!(words.as_deref(), Some("`by`: \"loss\" is not a number"));
+            assert_eq!(failure(|e| text(params, of("by"), &raw const text_sink, e)), None);
+            let words = failure(|e| text(params, of("gamma"), &raw const text_sink, e));
+            assert_eq!(words.as_deref(), Some("`gamma`: 2.5 is not a string"));
+            let names = ["by", "gamma", "width"].map(of);
+            assert_eq!(failure(|e| only(params, 3, names.as_ptr(), e)), None);
+            let words = failure(|e| only(params, 1, names.as_ptr(), e));
+            assert_eq!(words.as_deref(), Some("`gamma`: unknown field `gamma` (there are: by)"));
+            let words = failure(|e| only(params, 0, std::ptr::null(), e));
+            assert_eq!(words.as_deref(), Some("`gamma`: unknown field `gamma` (there are no parameters)"));
+            let words = failure(|e| number(of("[1]"), of("gamma"), &raw mut number_out, e));
+            assert_eq!(words.as_deref(), Some("the parameters are not a JSON object"));
+        }
+        assert_eq!(words.finish("a text").unwrap(), "loss");
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_told() {
+        let asked = |kind: &str, table: &str| {
+            let (kind, table, mut object) = (SconceStr::of(kind), SconceStr::of(table), SconceObject::NONE);
+            // SAFETY: texts and room live until the call returns.
+            let words = failure(|e| unsafe { make(kind, table, &raw mut object, std::ptr::null(), e) });
+            assert!(object.table.is_null());
+            words.unwrap()
+        };
+        assert_eq!(asked("adapter", "{}"), "there is no kind `adapter` that libraries can be given plugins of");
+        assert_eq!(asked("ema", "{"), "the table is not JSON: EOF while parsing an object at line 1 column 1");
+        assert_eq!(asked("ema", "{}"), "the ema has no `type` (`sconce list ema` shows what there is)");
+        assert_eq!(asked("ema", "\"x\""), "`type`: there is no ema `x` (there are: )");
+    }
+}

@@ -76,7 +76,11 @@ macro_rules! state {
                     Some(save) => unsafe { save(handle, &raw const sink, error) },
                     None => ABSENT,
                 });
-                if done { numbers.finish() } else { Vec::new() }
+                let saved = if done { numbers.finish() } else { Ok(Vec::new()) };
+                saved.unwrap_or_else(|e| {
+                    self.fault("save", e);
+                    Vec::new()
+                })
             }
 
             fn restore(&mut self, state: &[f64]) -> Result<(), String> {

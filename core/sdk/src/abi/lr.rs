@@ -21,7 +21,7 @@ c_struct! {
         pub size: usize,
         /// Frees a handle. Null: there is nothing to free.
         pub drop: Option<unsafe extern "C" fn(handle: *mut c_void)>,
-        /// The factors for n steps: one that begins at images_seen[i] of images_total[i]. Must be there.
+        /// The factors for n steps: one that begins at `images_seen[i]` of `images_total[i]`. Must be there.
         pub factor: Option<unsafe extern "C" fn(handle: *mut c_void, n: usize, images_seen: *const u64, images_total: *const u64, out: *mut f64, error: *const SconceError) -> SconceStatus>,
     }
 }

@@ -56,7 +56,7 @@ pub use crossing::{CROSSING, Crossing, crossing};
 pub use declare::{Described, Description, Field};
 pub use distance::SconceDistance;
 pub use ema::SconceEma;
-pub use foreign::{Foreign, Who};
+pub use foreign::Who;
 pub use guest::{Exported, sconce_plugin};
 pub use host::host_table;
 pub use learned::{SconceSamplerState, SconceWeightingState};

@@ -1,7 +1,7 @@
 //! Sinks: where a callee puts what it has to say, into memory of the caller. Each is a small table on the caller's stack,
 //! with functions that copy what they are given.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 
 use super::basic::SconceStr;
@@ -62,9 +62,44 @@ impl Table for SconceError {
     const LEAST: usize = size_of::<Self>();
 }
 
+/// What a callee puts together, and whether it could not be taken.
+struct Pieces<T> {
+    all: RefCell<Vec<T>>,
+    refused: Cell<bool>,
+}
+
+impl<T> Default for Pieces<T> {
+    fn default() -> Self {
+        Self { all: RefCell::default(), refused: Cell::new(false) }
+    }
+}
+
+impl<T: Copy> Pieces<T> {
+    /// # Safety
+    /// `piece` is null or points to n items.
+    unsafe fn put(&self, n: usize, piece: *const T) {
+        let mut all = self.all.borrow_mut();
+        let room = LIMIT / size_of::<T>() - all.len();
+        if n > room || (n > 0 && piece.is_null()) {
+            return self.refused.set(true);
+        }
+        if n > 0 {
+            // SAFETY: not null, and by this function's contract there are n.
+            all.extend_from_slice(unsafe { std::slice::from_raw_parts(piece, n) });
+        }
+    }
+
+    fn finish(self, what: &str) -> Result<Vec<T>, ParamError> {
+        if self.refused.get() {
+            return Err(ParamError::new(format!("gives {what} at a null pointer, or of more than {LIMIT} bytes")));
+        }
+        Ok(self.all.into_inner())
+    }
+}
+
 /// Text that a callee puts together.
 #[derive(Default)]
-pub struct TextBuffer(RefCell<Vec<u8>>);
+pub struct TextBuffer(Pieces<u8>);
 
 impl TextBuffer {
     /// The sink, for as long as the buffer stays where it is.
@@ -74,42 +109,35 @@ impl TextBuffer {
 
     /// What was put.
     pub fn finish(self, what: &str) -> Result<String, ParamError> {
-        String::from_utf8(self.0.into_inner()).map_err(|e| ParamError::new(format!("{what} is not UTF-8: {e}")))
+        String::from_utf8(self.0.finish(what)?)
+            .map_err(|e| ParamError::new(format!("gives {what} that is not UTF-8: {e}")))
     }
 }
 
 unsafe extern "C" fn put_text(context: *mut c_void, piece: SconceStr) {
-    // SAFETY: the context is the buffer that `sink` was made of, which lives while the sink does.
-    let TextBuffer(buffer) = unsafe { &*context.cast::<TextBuffer>() };
-    let mut buffer = buffer.borrow_mut();
-    if !piece.bytes.is_null() && piece.length <= LIMIT - buffer.len().min(LIMIT) {
-        // SAFETY: not null, and the callee vouches for its text for the length of this call.
-        buffer.extend_from_slice(unsafe { std::slice::from_raw_parts(piece.bytes.cast(), piece.length) });
-    }
+    // SAFETY: the context is the buffer that `sink` was made of, which lives while the sink does; the callee vouches for its
+    // text for the length of this call.
+    unsafe { (*context.cast::<TextBuffer>()).0.put(piece.length, piece.bytes.cast()) }
 }
 
 /// Numbers that a callee puts together.
 #[derive(Default)]
-pub(super) struct NumberBuffer(RefCell<Vec<f64>>);
+pub(super) struct NumberBuffer(Pieces<f64>);
 
 impl NumberBuffer {
     pub fn sink(&self) -> SconceNumbers {
         SconceNumbers { size: size_of::<SconceNumbers>(), context: address(self), put: Some(put_numbers) }
     }
 
-    pub fn finish(self) -> Vec<f64> {
-        self.0.into_inner()
+    pub fn finish(self) -> Result<Vec<f64>, ParamError> {
+        self.0.finish("numbers")
     }
 }
 
 unsafe extern "C" fn put_numbers(context: *mut c_void, n: usize, numbers: *const f64) {
-    // SAFETY: the context is the buffer that `sink` was made of, which lives while the sink does.
-    let NumberBuffer(buffer) = unsafe { &*context.cast::<NumberBuffer>() };
-    let mut buffer = buffer.borrow_mut();
-    if !numbers.is_null() && n <= LIMIT / 8 - buffer.len().min(LIMIT / 8) {
-        // SAFETY: not null, and the callee vouches for its numbers for the length of this call.
-        buffer.extend_from_slice(unsafe { std::slice::from_raw_parts(numbers, n) });
-    }
+    // SAFETY: the context is the buffer that `sink` was made of, which lives while the sink does; the callee vouches for its
+    // numbers for the length of this call.
+    unsafe { (*context.cast::<NumberBuffer>()).0.put(n, numbers) }
 }
 
 /// The reason of a failure, as a callee tells it.
@@ -219,5 +247,44 @@ impl SconceError {
         call(sink.message, &error.message);
         error.path.iter().for_each(|name| call(sink.field, name));
         error.help.iter().for_each(|help| call(sink.help, help));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sinks_take_pieces_and_tell_what_they_could_not_take() {
+        let (text, numbers) = (TextBuffer::default(), NumberBuffer::default());
+        let (text_sink, number_sink) = (text.sink(), numbers.sink());
+        // SAFETY: the sinks live.
+        unsafe {
+            SconceText::give(&raw const text_sink, "al").unwrap();
+            SconceText::give(&raw const text_sink, "pha").unwrap();
+            SconceNumbers::give(&raw const number_sink, &[1.0, 2.0]).unwrap();
+            SconceNumbers::give(&raw const number_sink, &[]).unwrap();
+            SconceNumbers::give(&raw const number_sink, &[3.0]).unwrap();
+        }
+        assert_eq!(text.finish("a text").unwrap(), "alpha");
+        assert_eq!(numbers.finish().unwrap(), [1.0, 2.0, 3.0]);
+
+        let refused = |n: usize, numbers: *const f64| {
+            let buffer = NumberBuffer::default();
+            let sink = buffer.sink();
+            // SAFETY: what is refused is not read.
+            unsafe { sink.put.unwrap()(sink.context, n, numbers) };
+            buffer.finish().unwrap_err().message
+        };
+        let words = "gives numbers at a null pointer, or of more than 268435456 bytes";
+        assert_eq!(refused(1, std::ptr::null()), words);
+        assert_eq!(refused(usize::MAX, [0.0].as_ptr()), words);
+
+        let text = TextBuffer::default();
+        let sink = text.sink();
+        // SAFETY: the sink and the bytes live.
+        unsafe { sink.put.unwrap()(sink.context, SconceStr { bytes: [0xffu8, 0x41].as_ptr().cast(), length: 2 }) };
+        let words = text.finish("a text").unwrap_err().message;
+        assert!(words.starts_with("gives a text that is not UTF-8"), "{words}");
     }
 }

@@ -565,6 +565,15 @@ pub struct OutputTable {
     /// The title in the weight files' headers. Default: the recipe's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// Who made it, for the headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// What it is, for the headers and the card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Under which licence it is given, for the headers and the card: `CC-BY-4.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
 }
 
 impl Default for AutoencoderTable {
@@ -582,6 +591,9 @@ impl Default for OutputTable {
             shard_mb: None,
             adapter_layouts: adapter_layouts(),
             title: None,
+            author: None,
+            description: None,
+            license: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use candle_core::{Device, Error, Result, Tensor, bail};
 use sconce_nn::checkpoint::backward;
+use sconce_sdk::health;
 
 use super::autoencoder::AutoencoderTask;
 use super::averages::Averages;
@@ -211,7 +212,9 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         let stop = options.stop.load(Ordering::Relaxed);
         let save = recipe.train.save_every_images;
         if stop || due(save, before, at.images, total) {
-            let path = checkpoints.save(at, &of, &weights, &averages, &**optimizer.borrow(), &task.learned()?)?;
+            let learned = task.learned()?;
+            health::check().map_err(Error::wrap)?;
+            let path = checkpoints.save(at, &of, &weights, &averages, &**optimizer.borrow(), &learned)?;
             observer.see(&Event::Saved(at.images, &path))?;
             if stop && at.images < total {
                 return Ok(Ended::Stopped(path));
@@ -270,6 +273,8 @@ fn step(
     let mut parts: Vec<(&'static str, f64, usize)> = Vec::new();
     for part in 0..update.batches.len() {
         let batch = task.loss(update, part)?;
+        // A plugin of a library that failed has answered with no number, and says why here, before anything moves.
+        health::check().map_err(Error::wrap)?;
         let mean = (batch.sum / images)?;
         loss += f64::from(mean.to_scalar::<f32>()?);
         match recipe.train.gradients {
@@ -283,8 +288,6 @@ fn step(
             }
         }
     }
-    // A plugin of a library that failed has answered with no number, and says why here.
-    sconce_sdk::health::check().map_err(Error::wrap)?;
     let grad_norm = released.map_or_else(|| gradients.norm(), Ok)?;
     if !loss.is_finite() || !grad_norm.is_finite() {
         let advice = no_number(recipe, &at, checkpoints)?;

@@ -30,10 +30,17 @@ impl Weights {
         let stores = &model.stores();
         let (mut adapters, mut params) = (Vec::new(), Vec::new());
         let (kept_as, seed) = (recipe.train.weights.dtype(), recipe.train.seed);
-        let mut from: BTreeMap<String, Saved> = match &recipe.train.adapter_from {
-            Some(file) => adapter::read(stores, Path::new(file))?.into_iter().map(|s| (s.place(), s)).collect(),
-            None => BTreeMap::new(),
-        };
+        let mut from: BTreeMap<String, Saved> = BTreeMap::new();
+        if let Some(file) = &recipe.train.adapter_from {
+            for saved in adapter::read(stores, Path::new(file))? {
+                if let Some(other) = from.insert(saved.place(), saved) {
+                    bail!(
+                        "train.adapter_from: `{file}` has two adapters on {}, and a run goes on with one",
+                        other.place()
+                    );
+                }
+            }
+        }
         for Part { store, lr_factor, layers } in parts(recipe, stores)? {
             match &recipe.adapter {
                 None => params.extend(full(&store, lr_factor, kept_as)?),

@@ -63,7 +63,14 @@ impl Number for Dual {
     fn apply<const N: usize>(x: [Dual; N], value: Value<N>, slopes: Slopes<N>) -> Dual {
         let at = x.map(|x| x.value);
         let value = value(at);
-        let terms = slopes(at, value).into_iter().zip(x).filter(|(_, x)| x.slope != 0.0);
-        Dual { value, slope: terms.filter_map(|(slope, x)| Some(slope? * x.slope)).sum() }
+        let mut slope = 0.0;
+        if x.iter().any(|x| x.slope != 0.0) {
+            for (by, x) in slopes(at, value).into_iter().zip(x) {
+                if let Some(by) = by.filter(|_| x.slope != 0.0) {
+                    slope += by * x.slope;
+                }
+            }
+        }
+        Dual { value, slope }
     }
 }
