@@ -143,7 +143,7 @@ fn every_layout_of_a_words_file_is_the_same_word() -> Result<()> {
     Ok(())
 }
 
-/// A run's log: the mean of the first and of the last losses.
+/// What a command said that ended well.
 fn good(bench: &Bench, arguments: &[&str]) -> String {
     let output = bench.sconce(arguments).output().expect("the program starts");
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);

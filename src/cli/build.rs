@@ -47,11 +47,12 @@ pub struct Args {
 #[derive(Clone, Debug)]
 struct With {
     name: String,
-    from: From,
+    from: Place,
 }
 
+/// Where it comes from.
 #[derive(Clone, Debug)]
-enum From {
+enum Place {
     Any,
     Version(String),
     Folder(PathBuf),
@@ -62,14 +63,14 @@ impl FromStr for With {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, from) = match text.split_once('=') {
-            None => (text, From::Any),
+            None => (text, Place::Any),
             Some((name, place))
                 if place.contains(['/', '\\', '.']) && Path::new(place).join("Cargo.toml").is_file() =>
             {
-                (name, From::Folder(place.into()))
+                (name, Place::Folder(place.into()))
             }
             Some((_, place)) if place.contains(['/', '\\']) => return Err(format!("there is no crate in `{place}`")),
-            Some((name, version)) => (name, From::Version(version.to_owned())),
+            Some((name, version)) => (name, Place::Version(version.to_owned())),
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || !name.chars().all(plain) {
@@ -133,9 +134,9 @@ fn manifest(source: &Source, with: &[With], features: &[String]) -> Result<Strin
     text += &source.dependency("sconce", "");
     for With { name, from } in with {
         match from {
-            From::Any => text += &format!("{name} = \"*\"\n"),
-            From::Version(version) => text += &format!("{name} = {version:?}\n"),
-            From::Folder(folder) => {
+            Place::Any => text += &format!("{name} = \"*\"\n"),
+            Place::Version(version) => text += &format!("{name} = {version:?}\n"),
+            Place::Folder(folder) => {
                 let folder = std::path::absolute(folder).map_err(|e| Failure::files(e.to_string()))?;
                 text += &format!("{name} = {{ path = {:?} }}\n", folder.display().to_string());
             }
