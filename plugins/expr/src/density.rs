@@ -171,10 +171,11 @@ impl Density {
 
     /// The time below which a share u of the draws is: Newton's method, kept between bounds.
     pub fn quantile(&self, u: f64) -> f64 {
-        if u >= 1.0 {
+        let aim = u.max(0.0) * self.total;
+        // Nothing is drawn beyond the last cell that has a mass.
+        if aim >= self.total {
             return logistic(self.cells.iter().rfind(|c| c.mass > 0.0).map_or(f64::INFINITY, |c| c.to));
         }
-        let aim = u.max(0.0) * self.total;
         // The last cell that begins at or below the aim: times without density are skipped.
         let cell = self.cells[self.cells.partition_point(|c| c.before <= aim).max(1) - 1];
         let (mut low, mut high) = (cell.from, cell.to);
@@ -187,7 +188,7 @@ impl Density {
                 low = x
             }
             let newton = x - error / self.term(x);
-            if (newton - x).abs() <= 2e-16 * x.abs().max(1.0) || high - low <= 1e-15 * high.abs().max(1.0) {
+            if (newton - x).abs() <= 1e-15 * x.abs().max(1.0) || high - low <= 1e-15 * high.abs().max(1.0) {
                 break;
             }
             x = if low < newton && newton < high { newton } else { 0.5 * (low + high) };

@@ -150,6 +150,11 @@ fn quantiles_of_a_density_are_found_to_1e_12() {
         println!("{p}: {worst:e}, back {back:e}");
         assert!(worst < within, "{p}: {worst:e}");
     }
+    // The ends of what is drawn.
+    let middle = sampler(json!({ "p": "(t > 0.25) * (t < 0.5)" }));
+    for (u, t) in [(0.0, 0.25), (1.0 - f64::EPSILON / 2.0, 0.5), (1.0, 0.5)] {
+        assert!((middle.quantile(u, &**flow.object()) - t).abs() < 1e-12, "{u}");
+    }
     let cosmap = sampler(json!({ "p": "1 / (1 - 2 * t + 2 * t^2)" }));
     assert!((cosmap.density(0.5, &**flow.object()) - 2.0 * FRAC_2_PI).abs() < 1e-13);
 }
