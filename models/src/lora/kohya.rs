@@ -15,8 +15,8 @@ use sconce_nn::{Adapted, Linear, Store};
 use sconce_sdk::prelude::*;
 
 use super::{
-    ALPHA, BIAS_DIFFERENCE, BLOCKS, DIFFERENCE, DORA_SCALE, DOWN, FACTORS, LESS_ONE, MAGNITUDE, ON_INPUT, ON_INPUTS, PARTS, RESCALE, SKEW,
-    SKEW_SCALED, UP, WEIGHT_ALONE,
+    ALPHA, BIAS_DIFFERENCE, BLOCKS, DIFFERENCE, DORA_SCALE, DOWN, FACTORS, LESS_ONE, MAGNITUDE, ON_INPUT, ON_INPUTS,
+    PARTS, RESCALE, SKEW, SKEW_SCALED, UP, WEIGHT_ALONE,
 };
 use crate::original::{mmdit, unet};
 
@@ -44,7 +44,8 @@ impl AdapterLayout for Kohya {
                 out.insert(format!("{name}.alpha"), alpha);
                 continue;
             }
-            if parts.iter().all(|(a, _)| a.tensors.keys().all(|short| short == DIFFERENCE || short == BIAS_DIFFERENCE)) {
+            if parts.iter().all(|(a, _)| a.tensors.keys().all(|short| short == DIFFERENCE || short == BIAS_DIFFERENCE))
+            {
                 for short in [DIFFERENCE, BIAS_DIFFERENCE] {
                     out.extend(difference(&parts, short)?.map(|whole| (format!("{name}.{short}"), whole)));
                 }

@@ -34,7 +34,10 @@ impl Weights {
         if let Some(file) = &recipe.train.adapter_from {
             for saved in adapter::read(stores, Path::new(file))? {
                 if let Some(other) = from.insert(saved.place(), saved) {
-                    bail!("train.adapter_from: `{file}` has two adapters on {}, and a run goes on with one", other.place());
+                    bail!(
+                        "train.adapter_from: `{file}` has two adapters on {}, and a run goes on with one",
+                        other.place()
+                    );
                 }
             }
         }
