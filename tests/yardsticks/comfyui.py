@@ -325,6 +325,7 @@ def extracted(comfy, bench, table, said, model, clip, kind, bias):
     except Failed as e:
         return table.refused(bench.name, row, "→sconce", str(e)[:300])
     base = weights(comfy, model, clip, bench.base())
+    theirs = {k: t for k, t in theirs.items() if k in base}  # without the projections that no file has
     table.row(bench.name, row, "→sconce", compared(ours, base | theirs, base), 1e-4, notes[0][:120] if notes else "")
 
 
