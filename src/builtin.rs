@@ -17,6 +17,7 @@ builtin! {
     "flux-schnell-lora"
     "quickstart"
     "sd15-lora"
+    "sd15-lora-formulas"
     "sd2-v"
     "sd3-lora"
     "sd35-full"

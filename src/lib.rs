@@ -12,5 +12,6 @@ pub use sconce_nn as nn;
 pub use sconce_sdk as sdk;
 
 // A crate that is only in Cargo.toml registers nothing.
+use sconce_expr as _;
 use sconce_models as _;
 use sconce_plugins as _;

@@ -260,6 +260,11 @@ fn mistakes_in_a_recipe() {
         "[schedule]\ntype = \"zero-terminal\"\nof = { type = \"scaled-linear\", beta_strat = 1.0 }\n",
         &[],
     );
+    let formula =
+        |text: &str| format!("[weighting]\ntype = \"expr\"\non_x0 = \"{text}\"\nparams = {{ gamma = 5.0 }}\n");
+    with("bad-formula", &formula("min(srn, gamma)"), &[]);
+    with("bad-formula-value", &formula("snr - gamma"), &[]);
+    with("bad-formula-number", &formula("snr"), &[]);
     with("bad-set", "", &["--set", "train.images=many", "--set", "traain.seed=1"]);
     with("bad-set-form", "", &["--set", "train.images"]);
 }

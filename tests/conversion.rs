@@ -58,6 +58,7 @@ fn native(schedule: Value, objective: &str) -> Native {
     Native {
         family: String::new(),
         architecture: String::new(),
+        base_version: String::new(),
         schedule,
         objective: json!({ "type": objective }),
         spacing: Value::Null,

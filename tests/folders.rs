@@ -96,7 +96,8 @@ fn save_as(model: &dyn Model, to: &Path, trained_as: &Native, dtype: DType) -> R
     let scaling = json!({ "scaling_factor": 0.25 }).as_object().unwrap().clone();
     let configs = BTreeMap::from([("vae".to_owned(), scaling)]);
     let metadata = BTreeMap::from([("sconce.test".to_owned(), "é".to_owned())]);
-    let what = SaveModel { weights: &weights, configs: &configs, dtype, trained_as, metadata: &metadata };
+    let what =
+        SaveModel { weights: &weights, configs: &configs, dtype, trained_as, metadata: &metadata, shard_bytes: None };
     for path in model.save(to, &what)? {
         assert!(path.is_file(), "{}", path.display());
     }

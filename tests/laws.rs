@@ -165,7 +165,8 @@ proptest! {
     fn learning_rates(images_seen in 0u64..2_000, images_total in 0u64..1_000, warmup_images in 0u64..2_000) {
         for lr in all::<dyn LrSchedule>() {
             check(&lr, testkit::lr(&*lr, images_seen, images_total))?;
-            let table = serde_json::json!({ "type": lr.name(), "warmup_images": warmup_images });
+            let mut table = lr.table();
+            table["warmup_images"] = warmup_images.into();
             let warmed = Choice::<dyn LrSchedule>::from_table(&table).unwrap();
             check(&warmed, testkit::lr(&*warmed, images_seen, images_total))?;
         }

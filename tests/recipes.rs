@@ -12,13 +12,14 @@ use sconce::core::check;
 use sconce::core::recipe::{RecipeSource, Resolved, resolve_in, schema};
 
 /// The built-in recipes, each with a small model of its family.
-const RECIPES: [(&str, &str); 10] = [
+const RECIPES: [(&str, &str); 11] = [
     ("flux-dev-lora", "flux-a"),
     ("flux-schnell-lora", "flux-b"),
     ("sd3-lora", "sd3-a"),
     ("sd35-full", "sd3-c"),
     ("sd35-lora", "sd3-c"),
     ("sd15-lora", "sd1-a"),
+    ("sd15-lora-formulas", "sd1-a"),
     ("sd2-v", "sd2-a"),
     ("sdxl-lora", "sdxl-a"),
     ("sdxl-vpred-ztsnr", "sdxl-a"),
@@ -132,6 +133,21 @@ fn an_alias_and_a_name_are_one_plugin() {
     set.extend(["weighting.type=min-snr", "weighting.gamma=3", "weighting.type=min_snr"].map(String::from));
     let recipe = resolved(&RecipeSource::named("sdxl-lora"), &set).recipe;
     assert_eq!(recipe.weighting.table()["gamma"], 3.0);
+}
+
+#[test]
+fn a_formulas_numbers_are_set_as_any_field_is() {
+    let place = Place::new("sd1-a");
+    let set: Vec<String> = here(&place).into_iter().chain(["weighting.params.gamma=1".into()]).collect();
+    let recipe = resolved(&RecipeSource::named("sd15-lora-formulas"), &set).recipe;
+    assert_eq!(recipe.weighting.table()["params"]["gamma"], 1.0);
+    assert_eq!(recipe.weighting.on_x0(f64::INFINITY), 1.0);
+    // Nothing is left of the table below.
+    assert!(recipe.weighting.table().get("gamma").is_none());
+    let beyond: Vec<String> =
+        set.into_iter().chain(["sampling.spacing={ type = \"expr\", sigma = \"9 * (1 - i / n)\" }".into()]).collect();
+    let report = check::explain(&resolved(&RecipeSource::named("sd15-lora-formulas"), &beyond));
+    assert!(report.refusals.iter().any(|r| r.id == "level-twice"), "{report}");
 }
 
 #[test]

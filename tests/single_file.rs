@@ -369,3 +369,92 @@ fn what_is_not_whole_is_refused_by_name() -> Result<()> {
     assert!(said.contains("is there already"), "{said}");
     Ok(())
 }
+
+/// ComfyUI's scaled FP8: matrices as 8-bit numbers, each with the number that they are multiplied by.
+#[test]
+fn scaled_weights_of_eight_bits_are_read() -> Result<()> {
+    for (beside, marks) in [("scale_weight", true), ("weight_scale", false)] {
+        let place = Work::new();
+        let all = components("flux-a");
+        let case = Case::new("flux-a", &all.iter().map(String::as_str).collect::<Vec<_>>())?;
+        place.good(&["convert", text(case.path()), "whole.safetensors", "--dtype", "bf16"]);
+        let whole = std::fs::read(place.path("whole.safetensors")).expect("a file");
+        let (file, (_, header)) = (
+            safetensors::SafeTensors::deserialize(&whole).expect("a file"),
+            safetensors::SafeTensors::read_metadata(&whole).expect("a header"),
+        );
+        // 1.5 is 0x3c in E4M3, whose sum with its mirror is nothing; a matrix of it is scaled to 0.375.
+        let packed = |key: &str| key.starts_with("model.diffusion_model.double_blocks") && key.ends_with(".weight");
+        let matrices: Vec<(String, Vec<usize>)> = file
+            .tensors()
+            .into_iter()
+            .filter(|(key, t)| packed(key) && t.shape().len() == 2)
+            .map(|(key, t)| (key, t.shape().to_vec()))
+            .collect();
+        assert!(matrices.len() > 4);
+        let bytes: Vec<Vec<u8>> = matrices.iter().map(|(_, dims)| vec![0x3c; dims.iter().product()]).collect();
+        let (scale, none) = (0.25f32.to_le_bytes(), vec![0u8; 2]);
+        use safetensors::tensor::{Dtype, TensorView};
+        let mut tensors: Vec<(String, TensorView)> =
+            file.tensors().into_iter().filter(|(key, _)| !matrices.iter().any(|(k, _)| k == key)).collect();
+        for ((key, dims), bytes) in matrices.iter().zip(&bytes) {
+            let view = |dtype, dims: Vec<usize>, bytes| TensorView::new(dtype, dims, bytes).expect("a view");
+            tensors.push((key.clone(), view(Dtype::F8_E4M3, dims.clone(), bytes)));
+            let layer = key.trim_end_matches("weight");
+            tensors.push((format!("{layer}{beside}"), view(Dtype::F32, if marks { vec![1] } else { vec![] }, &scale)));
+            if marks {
+                tensors.push((format!("{layer}scale_input"), view(Dtype::F32, vec![1], &scale)));
+            }
+        }
+        if marks {
+            let mark = TensorView::new(Dtype::F8_E4M3, vec![2], &none).expect("a view");
+            tensors.push(("model.diffusion_model.scaled_fp8".to_owned(), mark));
+        }
+        let to = place.path("scaled.safetensors");
+        safetensors::serialize_to_file(tensors, header.metadata().clone(), &to).expect("written");
+        let mut back = vec!["convert".to_owned(), "scaled.safetensors".into(), "back".into()];
+        for tokenizer in ["tokenizer", "tokenizer_2"] {
+            back.extend(["--file".into(), format!("{tokenizer}={}", text(&case.path().join(tokenizer)))]);
+        }
+        place.good(&back.iter().map(String::as_str).collect::<Vec<_>>());
+        let weights =
+            WeightFiles::open(&[place.path("back/transformer/diffusion_pytorch_model.safetensors")]).expect("weights");
+        let (mut scaled, mut others) = (0, 0);
+        for key in weights.keys() {
+            let values = weights.tensor(key, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+            match values.iter().all(|value| *value == 0.375) {
+                true => scaled += 1,
+                false => others += 1,
+            }
+        }
+        assert!(scaled >= matrices.len() && others > 4, "{scaled} scaled, {others} others");
+    }
+    Ok(())
+}
+
+/// In shards with an index, as diffusers has them, and back.
+#[test]
+fn a_folder_in_shards_is_the_same_model() -> Result<()> {
+    let place = Work::new();
+    let all = components("sdxl-a");
+    let case = Case::new("sdxl-a", &all.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let was = tensors(case.path());
+    place.good(&["convert", text(case.path()), "shards", "--shard-mb", "1"]);
+    let unet = place.path("shards/unet");
+    let index = json(unet.join("diffusion_pytorch_model.safetensors.index.json"));
+    let map = index["weight_map"].as_object().expect("a map");
+    let files: std::collections::BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+    assert!(files.len() > 1, "{files:?}");
+    let sizes = files.iter().map(|file| std::fs::metadata(unet.join(file)).expect("a shard").len());
+    let largest = sizes.max().expect("a shard");
+    let tensor = was.values().map(|t| 4 * t.elem_count() as u64).max().expect("a tensor");
+    assert!(largest < 1_000_000.max(tensor) + 100_000, "{largest} bytes");
+    let total: usize = was.iter().filter(|(k, _)| k.starts_with("unet/")).map(|(_, t)| 4 * t.elem_count()).sum();
+    assert_eq!(index["metadata"]["total_size"], json!(total));
+    same(&was, &tensors(&place.path("shards")));
+    place.good(&["convert", "shards", "whole.safetensors"]);
+    place.good(&["convert", text(case.path()), "direct.safetensors"]);
+    let read = |file: &str| std::fs::read(place.path(file)).expect("a file");
+    assert!(read("whole.safetensors") == read("direct.safetensors"));
+    Ok(())
+}

@@ -157,7 +157,7 @@ fn apart(bench: &Bench, a: &str, b: &str) -> f64 {
     sum / a.as_raw().len() as f64
 }
 
-const RECIPE: &str = "[model]\npath = \"embedded:quickstart/model\"\n[optimizer]\ntype = \"adamw\"\nlr = 5e-2\n[data]\nbatch = 2\n\
+const RECIPE: &str = "[model]\npath = \"embedded:quickstart\"\n[optimizer]\ntype = \"adamw\"\nlr = 5e-2\n[data]\nbatch = 2\n\
                       [[data.source]]\npath = \"pictures\"\ncaption = \"<mine>, a picture of {caption}\"\n[train]\nimages = 8\n\
                       seed = 5\nsave_every_images = 4\n[[train.token]]\ntext = \"<mine>\"\nvectors = 3\nstart = \"white drawing\"\n";
 
@@ -182,7 +182,7 @@ fn a_run_learns_a_word_alone() -> Result<()> {
 
     // Its file draws what the word draws, under any name; without it the prompt is plain text.
     let draw = |prompt: &str, more: &[&str], out: &str| {
-        let draw = ["sample", "--model", "embedded:quickstart/model", "--prompt", prompt, "--steps", "3", "--out", out];
+        let draw = ["sample", "--model", "embedded:quickstart", "--prompt", prompt, "--steps", "3", "--out", out];
         good(&bench, &[&draw[..], more].concat())
     };
     let file = "run/embeddings/mine.safetensors";

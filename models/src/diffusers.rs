@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Error, Result, bail};
+use candle_core::{DType, Error, Result, Tensor, bail};
 use sconce_core::model::LoadOptions;
 use sconce_nn::Store;
 use sconce_nn::store::{Keep, Source};
-use sconce_nn::weights::{WeightFiles, write_atomic};
+use sconce_nn::weights::{WeightFiles, save_each, write_atomic};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::original;
 
@@ -32,11 +32,64 @@ pub fn write_json(path: &Path, json: &Map<String, Value>) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// The file that a component's weights are written to, in a model folder.
-pub fn weight_file(dir: &Path, component: &str) -> PathBuf {
+/// Writes a component's weights into a model folder, tensor by tensor, in one file or, where they are more than `shard_bytes`, in
+/// shards with an index, as diffusers and transformers do. Gives the files.
+///
+/// # Errors
+/// If a tensor cannot be made, or the folder not written.
+pub fn save_weights(
+    dir: &Path,
+    component: &str,
+    plan: &BTreeMap<String, (DType, Vec<usize>)>,
+    metadata: &BTreeMap<String, String>,
+    shard_bytes: Option<u64>,
+    mut value: impl FnMut(&str) -> Result<Tensor>,
+) -> Result<Vec<PathBuf>> {
     let [ours, theirs] = STEMS;
     let stem = if component.starts_with("text_encoder") { theirs } else { ours };
-    dir.join(component).join(format!("{stem}.safetensors"))
+    let folder = dir.join(component);
+    let size = |(dtype, shape): &(DType, Vec<usize>)| (shape.iter().product::<usize>() * dtype.size_in_bytes()) as u64;
+    let mut shards: Vec<(u64, BTreeMap<String, (DType, Vec<usize>)>)> = vec![Default::default()];
+    for (name, what) in plan {
+        let full = shards.last().is_some_and(|(bytes, shard)| {
+            !shard.is_empty() && shard_bytes.is_some_and(|most| bytes + size(what) > most)
+        });
+        if full {
+            shards.push(Default::default());
+        }
+        if let Some((bytes, shard)) = shards.last_mut() {
+            *bytes += size(what);
+            shard.insert(name.clone(), what.clone());
+        }
+    }
+    let count = shards.len();
+    let mut written = Vec::new();
+    let mut map = Map::new();
+    for (i, (_, shard)) in shards.iter().enumerate() {
+        let name = match count {
+            1 => format!("{stem}.safetensors"),
+            _ => format!("{stem}-{:05}-of-{count:05}.safetensors", i + 1),
+        };
+        map.extend(shard.keys().map(|key| (key.clone(), json!(name))));
+        save_each(&folder.join(&name), shard, metadata, &mut value)?;
+        written.push(folder.join(name));
+    }
+    if count > 1 {
+        let total: u64 = shards.iter().map(|(bytes, _)| bytes).sum();
+        let index = Map::from_iter([
+            ("metadata".to_owned(), json!({ "total_size": total })),
+            ("weight_map".to_owned(), Value::Object(map)),
+        ]);
+        written.push(write_json(&folder.join(format!("{stem}.safetensors.index.json")), &index)?);
+    }
+    // What an earlier writing left in another form would be read in their place.
+    for name in file_names(&folder)?.iter().filter(|name| name.starts_with(stem) && name.contains(".safetensors")) {
+        let path = folder.join(name);
+        if !written.contains(&path) {
+            std::fs::remove_file(&path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))?;
+        }
+    }
+    Ok(written)
 }
 
 /// The `config.json` of a component's folder.

@@ -4,7 +4,6 @@
 //! manifest links none of it: `use sconce_plugins as _;` does.
 
 pub mod adapter;
-mod beta;
 pub mod distance;
 pub mod ema;
 pub mod lr;

@@ -160,7 +160,7 @@ pub fn here(path: &str) -> Result<PathBuf, Failure> {
 #[derive(Debug, Default, clap::Args)]
 pub struct FilesArg {
     /// A component that a single file does not hold, or that takes the place of its own: `vae=ae.safetensors`,
-    /// `tokenizer_2=t5/tokenizer.json`. May be repeated.
+    /// `text_encoder_2=t5xxl.safetensors`. May be repeated.
     #[arg(long, value_name = "COMPONENT=FILE", value_parser = component_file)]
     pub file: Vec<(String, PathBuf)>,
 }

@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use sconce_core::adapter::{AdapterLayout, Saved};
 use sconce_core::embedded::whole;
 use sconce_core::model::Family;
-use sconce_models::folder::copy::{Edit, as_it_is, copy};
+use sconce_models::folder::copy::{Writing, copy};
 use sconce_models::lora::{self, extract::resized};
 use sconce_models::original::file::CONFIGS;
 use sconce_models::original::write::write;
@@ -35,7 +35,7 @@ Examples:
   sconce convert civitai.safetensors models/theirs
   sconce convert models/sdxl sdxl-f16.safetensors --dtype f16
   sconce convert flux1-dev.safetensors models/flux --file vae=ae.safetensors \\
-      --file text_encoder=clip_l.safetensors --file text_encoder_2=t5xxl_fp16.safetensors --file tokenizer_2=t5/tokenizer.json
+      --file text_encoder=clip_l.safetensors --file text_encoder_2=t5xxl_fp16.safetensors
   sconce convert style.safetensors style-kohya.safetensors --model models/sdxl --to kohya
   sconce convert style.safetensors style-8.safetensors --model models/sdxl --to peft --rank 8")]
 pub struct Args {
@@ -63,6 +63,11 @@ pub struct Args {
     /// The type to write. Default: as each tensor is stored.
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<DtypeArg>,
+
+    /// The largest weight file of a diffusers folder, in megabytes: a component that is more is written in shards with an index.
+    /// Default: no limit.
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..))]
+    shard_mb: Option<u32>,
 
     #[command(flatten)]
     files: FilesArg,
@@ -119,7 +124,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let from = args.files.locate(&args.from)?;
     let family = args::family(&from)?;
     let header = header(Path::new(&args.from), &from);
-    written(&from, &family, &args.out, layout, dtype, &header, &as_it_is)?;
+    let shard_bytes = args.shard_mb.map(|mb| u64::from(mb) * 1_000_000);
+    if shard_bytes.is_some() && layout == Layout::SingleFile {
+        return Err(Failure::usage("--shard-mb is for a diffusers folder: a single file is one"));
+    }
+    written(&from, &family, &args.out, layout, &Writing { dtype, shard_bytes, ..Writing::as_it_is(&header) })?;
     print(&format!("wrote {}\n", args.out.display()))
 }
 
@@ -140,15 +149,13 @@ pub(super) fn written(
     family: &Choice<dyn Family>,
     out: &Path,
     layout: Layout,
-    dtype: Option<DType>,
-    header: &BTreeMap<String, String>,
-    edit: Edit,
+    how: &Writing,
 ) -> Result<(), Failure> {
     let done = match layout {
-        Layout::SingleFile => write(from, family, out, dtype, header, edit),
+        Layout::SingleFile => write(from, family, out, how),
         Layout::Diffusers => {
             let stores = family.shapes(from).map_err(Failure::files)?;
-            whole(out, |tmp| copy(from, &stores, tmp, dtype, header, edit))
+            whole(out, |tmp| copy(from, &stores, tmp, how))
         }
     };
     done.map_err(Failure::files)

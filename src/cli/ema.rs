@@ -140,6 +140,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         device: args.device.open()?,
         start: Start::Resume,
         stop: Arc::new(AtomicBool::new(false)),
+        lock: None,
     };
     let row = |(Width(width, _), rebuilt): (&Width, &Rebuilt)| Row {
         sigma_rel: *width,

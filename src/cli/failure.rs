@@ -56,6 +56,11 @@ impl Failure {
         Self::new(Exit::Files, error)
     }
 
+    /// A recipe, or what is to become one, is bad.
+    pub fn recipe(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(Exit::Recipe, error)
+    }
+
     /// The user stopped it; `message` says what was saved.
     pub fn interrupted(message: impl Into<String>) -> Self {
         let mut failure = Self::new(Exit::Interrupted, message.into());

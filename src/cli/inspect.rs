@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use sconce_core::hub;
+use sconce_core::train::RECIPE;
 use sconce_models::original::detect;
 use sconce_models::original::file::CONFIGS;
 use sconce_models::original::pickle::{is_pickled, unpickled};
@@ -14,9 +15,6 @@ use sha2::{Digest, Sha256};
 
 use super::args::{FilesArg, family, here};
 use super::{Failure, print, print_json};
-
-/// The header field that holds the recipe a file was made by.
-const RECIPE: &str = "sconce.recipe";
 
 /// Say what a weight file or a model folder holds.
 ///

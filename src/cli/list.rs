@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use sconce_core::recipe::builtins;
 use sconce_sdk::names::nearest;
-use sconce_sdk::{Plugin, registry};
+use sconce_sdk::{Origin, Plugin, registry};
 
 use super::{Failure, print};
 
@@ -53,7 +53,7 @@ pub(super) fn known<'a>(kind: &str, kinds: &[&'a str]) -> Result<&'a str, Failur
 fn block(kind: &str, plugins: &[&Plugin]) -> String {
     let entries: Vec<(&str, String)> = match kind {
         RECIPE => builtins().iter().map(|r| (r.name, title(r.text))).collect(),
-        _ => plugins.iter().filter(|p| p.kind == kind).map(|p| (p.name, sentence(&about(p)))).collect(),
+        _ => plugins.iter().filter(|p| p.kind == kind).map(|p| (p.name, sentence(&about(p)) + &from(p))).collect(),
     };
     let what = plugins.iter().find(|p| p.kind == kind).map_or("the recipes inside the program", |p| p.about);
     let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -62,6 +62,15 @@ fn block(kind: &str, plugins: &[&Plugin]) -> String {
         block
     })
 }
+
+/// Where a plugin is from that does not come with sconce.
+fn from(plugin: &Plugin) -> String {
+    let own = plugin.origin == Origin::Linked && OWN.contains(&plugin.krate);
+    if own { String::new() } else { format!("   [{}]", plugin.owner()) }
+}
+
+/// The crates of sconce that have plugins.
+const OWN: [&str; 3] = ["sconce-plugins", "sconce-models", "sconce-expr"];
 
 /// A plugin's documentation.
 pub(super) fn about(plugin: &Plugin) -> String {

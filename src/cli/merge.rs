@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
+use sconce_models::folder::copy::Writing;
 use sconce_models::lora::Merge;
 
 use super::args::{self, DtypeArg, FilesArg, LoraArg};
@@ -52,6 +53,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let said = args.lora.iter().map(|l| format!("{}:{}", l.file.display(), l.scale));
     header.insert("sconce.merged".to_owned(), said.collect::<Vec<_>>().join(" "));
     let edit = |component: &str, name: &str, value| merge.edit(component, name, value);
-    written(&from, &family, &args.out, Layout::of(&args.out), args.dtype.map(DType::from), &header, &edit)?;
+    let how = Writing { dtype: args.dtype.map(DType::from), edit: &edit, ..Writing::as_it_is(&header) };
+    written(&from, &family, &args.out, Layout::of(&args.out), &how)?;
     print(&format!("wrote {}\n", args.out.display()))
 }

@@ -2,6 +2,7 @@
 //! documentation and what it does.
 
 pub mod args;
+pub mod build;
 pub mod check;
 pub mod completions;
 pub mod convert;
@@ -9,14 +10,22 @@ pub mod diff;
 pub mod ema;
 pub mod extract;
 pub mod failure;
+pub mod init;
 pub mod inspect;
 pub mod list;
+pub mod lock;
 pub mod merge;
+pub mod migrate;
+pub mod new;
 pub mod plot;
+pub mod plugin;
 pub mod push;
+pub mod recipe;
+pub mod repro;
 pub mod sample;
 pub mod schema;
 pub mod show;
+mod source;
 pub mod train;
 mod transfer;
 
@@ -40,6 +49,7 @@ pub use failure::Failure;
     after_help = "\
 Start here:
   sconce train quickstart         fine-tune the model inside the program
+  sconce init                     a few questions, and a recipe
   sconce show recipe sdxl-lora > my.toml
                                   a recipe to start from; every line says why it is there
   sconce check my.toml            what it means, before anything is loaded
@@ -51,11 +61,16 @@ Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 a bad or refused recipe,
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    #[command(flatten)]
+    loaded: plugin::Loaded,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Ask a few questions, and write a recipe.
+    Init(init::Args),
     /// Run a recipe.
     Train(train::Args),
     /// Say what a recipe means, and what is wrong with it.
@@ -80,8 +95,22 @@ enum Command {
     Merge(merge::Args),
     /// Take what a fine-tune changed as a LoRA.
     Extract(extract::Args),
+    /// Pin everything that a run of a recipe depends on.
+    Lock(lock::Args),
+    /// Take the recipe out of a weight file.
+    Recipe(recipe::Args),
+    /// Run the recipe in a weight file's header again, and compare.
+    Repro(repro::Args),
     /// Push a run's result to the Hub.
     Push(push::Args),
+    /// Make a recipe of another trainer's configuration.
+    Migrate(migrate::Args),
+    /// Start a plugin crate.
+    New(new::Args),
+    /// Build a sconce with plugin crates linked in.
+    Build(build::Args),
+    /// Install, list or remove plugins that are libraries.
+    Plugin(plugin::Args),
     /// Print the JSON Schema of recipes, for editors.
     Schema(schema::Args),
     /// Print the completion script of a shell.
@@ -90,10 +119,31 @@ enum Command {
 
 /// The program: parses, runs, and tells errors.
 pub fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
+    // Candle's own threads wait for work by spinning, on the cores that the operations of sconce-nn would use: a step
+    // takes up to three times as long beside them.
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
+    let Cli { command, loaded } = Cli::parse();
     sconce_core::hub::tell(Box::new(transfer::Bars::default()));
     // A deep network's backward pass recurses deeply.
-    let done = sconce_nn::checkpoint::on_big_stack(|| match command {
+    let done = sconce_nn::checkpoint::on_big_stack(|| {
+        loaded.load(&command)?;
+        self::run(command)
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Init(args) => init::run(args),
         Command::Train(args) => train::run(args),
         Command::Check(args) => check::run(args),
         Command::Diff(args) => diff::run(args),
@@ -106,16 +156,16 @@ pub fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Merge(args) => merge::run(args),
         Command::Extract(args) => extract::run(args),
+        Command::Lock(args) => lock::run(args),
+        Command::Recipe(args) => recipe::run(args),
+        Command::Repro(args) => repro::run(args),
         Command::Push(args) => push::run(args),
+        Command::Migrate(args) => migrate::run(args),
         Command::Schema(args) => schema::run(args),
+        Command::New(args) => new::run(args),
+        Command::Build(args) => build::run(args),
+        Command::Plugin(args) => plugin::run(args),
         Command::Completions(args) => completions::run(args),
-    });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprint!("{failure}");
-            failure.exit_code()
-        }
     }
 }
 

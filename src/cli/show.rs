@@ -58,7 +58,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if args.json {
         return print_json(&json!({
             "kind": plugin.kind, "name": plugin.name, "aliases": plugin.aliases, "crate": plugin.krate,
-            "version": plugin.version, "about": plugin.about, "schema": (plugin.schema)(), "defaults": defaults,
+            "version": plugin.version, "origin": plugin.origin.to_string(), "about": plugin.about, "schema": (plugin.schema)(), "defaults": defaults,
         }));
     }
     print(&text(plugin, defaults.as_ref()))
@@ -89,10 +89,22 @@ fn text(plugin: &Plugin, defaults: Option<&Value>) -> String {
     let _ = write!(out, "\nIn a recipe:\n  [{}]\n  type = \"{}\"\n", plugin.kind, plugin.name);
     let example = schema.get("examples").and_then(|examples| examples.get(0)).and_then(Value::as_object);
     for (field, value) in example.into_iter().flatten() {
-        let _ = writeln!(out, "  {field} = {value}");
+        let _ = writeln!(out, "  {field} = {}", toml(value));
     }
-    let _ = write!(out, "\nRegistered by {} {}\n", plugin.krate, plugin.version);
+    let _ = write!(out, "\nRegistered by {}\n", plugin.owner());
     out
+}
+
+/// A value as a recipe has it.
+fn toml(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name} = {}", toml(value))).collect();
+            format!("{{ {} }}", fields.join(", "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(toml).collect::<Vec<_>>().join(", ")),
+        plain => plain.to_string(),
+    }
 }
 
 /// A field's type in a recipe's words.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sconce_core::recipe::{RecipeSource, resolve};
+use sconce_core::recipe::{RecipeSource, Resolved, resolve};
 use sconce_core::train::{self, Ended, Event, GroundLuminance, Observer, Options, Start};
 
 use super::args::DeviceArg;
-use super::{Failure, print};
+use super::{Failure, lock, print};
 
 /// Run a recipe.
 ///
@@ -47,6 +47,14 @@ pub struct Args {
     #[arg(long, requires = "resume")]
     pub changed: bool,
 
+    /// The lock to hold the run to (`sconce lock`). Default: the one beside the recipe's file, where there is one.
+    #[arg(long, value_name = "FILE")]
+    pub lock: Option<PathBuf>,
+
+    /// Take no notice of the lock beside the recipe.
+    #[arg(long, conflicts_with = "lock")]
+    pub unlocked: bool,
+
     /// The run's folder. Default: the recipe's `output.dir`, else `runs/` and the recipe's name.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -58,7 +66,13 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let resolved = resolve(&RecipeSource::named(&args.recipe), &args.set)?;
+    let source = RecipeSource::named(&args.recipe);
+    let resolved = resolve(&source, &args.set)?;
+    let lock = match (&args.lock, lock::beside(&source)) {
+        (Some(file), _) => Some(lock::read(file)?),
+        (None, Some(file)) if file.is_file() && !args.unlocked => Some(lock::read(&file)?),
+        _ => None,
+    };
     let report = sconce_core::check::without_pictures(&resolved);
     if !report.refusals.is_empty() {
         return Err(Failure::refused(&report.refusals));
@@ -76,7 +90,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
             (true, true) => Start::Changed,
         },
         stop: Arc::new(AtomicBool::new(false)),
+        lock,
     };
+    let files = complete(&resolved, &options)?;
+    files.iter().try_for_each(|file| print(&format!("wrote {}\n", file.display())))
+}
+
+/// Runs a resolved recipe to its end, in sight of the user. Gives what it wrote.
+pub(super) fn complete(resolved: &Resolved, options: &Options) -> Result<Vec<PathBuf>, Failure> {
     let stop = options.stop.clone();
     // A second Ctrl-C ends the program at once: the newest checkpoint is whole in any case.
     let handler = move || {
@@ -87,11 +108,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
     };
     ctrlc::set_handler(handler).map_err(Failure::run)?;
     let mut screen = Screen::default();
-    match train::run(&resolved, &options, &mut screen) {
+    match train::run(resolved, options, &mut screen) {
         Ok(Ended::Whole(files)) => {
             screen.finish();
             print(&screen.grounds())?;
-            files.iter().try_for_each(|file| print(&format!("wrote {}\n", file.display())))
+            Ok(files)
         }
         Ok(Ended::Stopped(checkpoint)) => {
             screen.finish();

@@ -1,14 +1,17 @@
 //! The Hub as the rest of the program sees it: which files there are, these files on the disk, and a folder's files to it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use crate::cache::Cache;
 use crate::check;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::listing::{Listing, nearest};
+use crate::page;
 use crate::progress::Progress;
-use crate::reference::Reference;
+use crate::reference::{Kind, Reference};
 use crate::retry::Repeat;
 use crate::settings::Settings;
 
@@ -16,6 +19,8 @@ use crate::settings::Settings;
 #[derive(Debug)]
 pub struct Hub {
     pub(crate) client: Client,
+    /// What commits hold, by their repository: it never changes, and is asked once.
+    known: Mutex<HashMap<(Kind, String, String), Listing>>,
 }
 
 /// Files of one commit on the disk.
@@ -39,7 +44,7 @@ enum Told {
 impl Hub {
     /// A Hub by its settings.
     pub fn new(settings: Settings) -> Result<Self> {
-        Ok(Self { client: Client::new(settings)? })
+        Ok(Self { client: Client::new(settings)?, known: Mutex::default() })
     }
 
     /// A Hub by the environment: see [`Settings::from_vars`].
@@ -50,6 +55,14 @@ impl Hub {
     /// The files that a reference names. Offline, or where the Hub is not reached, those in the cache, with a notice.
     pub fn files(&self, place: &Reference, progress: &mut dyn Progress) -> Result<Listing> {
         Ok(self.listing(place, progress)?.0)
+    }
+
+    /// The short text at any address, without a token: see [`crate::is_address`].
+    ///
+    /// # Errors
+    /// If it is no address, is not reached, or is longer than a mebibyte or a minute.
+    pub fn text(&self, url: &str) -> Result<String> {
+        page::text(url, &self.client.settings)
     }
 
     /// Lets those files that a reference names and `wants` says yes to (of their paths in the repository) be in the cache.
@@ -88,6 +101,10 @@ impl Hub {
     }
 
     fn listing(&self, place: &Reference, progress: &mut dyn Progress) -> Result<(Listing, Told)> {
+        let at = |commit: &str| (place.kind(), place.id().to_owned(), commit.to_owned());
+        if let Some(listing) = self.known.lock().expect("no holder panics").get(&at(place.revision())) {
+            return Ok((listing.clone().inside(place)?, Told::ByHub));
+        }
         let cache = self.cache(place);
         let known = cache.commit(place.revision());
         let why = if self.client.settings.offline {
@@ -96,7 +113,11 @@ impl Hub {
             let repeat = if known.is_some() { Repeat::Reached } else { Repeat::Freely };
             match self.client.listing(place, repeat, progress) {
                 Err(Error::Unreachable { url, why }) if known.is_some() => format!("{url} cannot be reached ({why})"),
-                listing => return Ok((listing?.inside(place)?, Told::ByHub)),
+                listing => {
+                    let listing = listing?;
+                    self.known.lock().expect("no holder panics").insert(at(&listing.commit), listing.clone());
+                    return Ok((listing.inside(place)?, Told::ByHub));
+                }
             }
         };
         let Some(commit) = known else {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Some weight files, seen as one table of named tensors.
 pub struct WeightFiles {
@@ -34,6 +35,8 @@ struct Entry {
     /// As it is seen.
     shape: Vec<usize>,
     form: Form,
+    /// What its numbers are multiplied by.
+    scale: f32,
 }
 
 /// How a tensor is seen in one that is stored (another program's layout).
@@ -48,6 +51,9 @@ pub struct View {
     /// What is done with them.
     #[serde(default)]
     pub form: Form,
+    /// The stored tensor of one number that they are multiplied by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<String>,
 }
 
 /// How the values of a stored tensor lie.
@@ -166,7 +172,7 @@ impl WeightFiles {
     /// If one that is viewed is not there, or not of a shape that can be seen so.
     pub fn viewed(mut self, views: &BTreeMap<String, View>) -> Result<Self> {
         let mut index = BTreeMap::new();
-        for (name, View { key, rows, form }) in views {
+        for (name, View { key, rows, form, scale }) in views {
             let Some(Entry { file, range, dtype, shape, .. }) = self.index.get(key) else {
                 bail!("no tensor `{key}` in {:?}", self.paths());
             };
@@ -184,10 +190,20 @@ impl WeightFiles {
             let Some(seen) = form.shape(&shape) else {
                 bail!("{path}: `{key}` has shape {shape:?}, in which `{name}` cannot be seen ({form:?})");
             };
-            index.insert(name.clone(), Entry { file: *file, range, dtype: *dtype, shape: seen, form: *form });
+            let scale = scale.as_deref().map_or(Ok(1.0), |scale| self.number(scale))?;
+            index.insert(name.clone(), Entry { file: *file, range, dtype: *dtype, shape: seen, form: *form, scale });
         }
         self.index = index;
         Ok(self)
+    }
+
+    /// The only number of a tensor.
+    fn number(&self, name: &str) -> Result<f32> {
+        let value = self.tensor(name, DType::F32, &Device::Cpu)?;
+        match (value.dtype(), value.elem_count()) {
+            (DType::F32, 1) => value.flatten_all()?.get(0)?.to_scalar(),
+            _ => bail!("{:?}: `{name}` is {:?}, where one number is needed", self.paths(), value.dims()),
+        }
     }
 
     /// The tables of both, which must not share a key.
@@ -231,6 +247,10 @@ impl WeightFiles {
         let shape = e.form.stored_shape(&e.shape);
         let shape = shape.as_slice();
         let cpu = match (e.dtype, dtype) {
+            (Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F8_E4M3 | Dtype::F8_E5M2, _) if e.scale != 1.0 => {
+                let scaled = widen(e.dtype, data).into_iter().map(|value| value * e.scale).collect();
+                Tensor::from_vec::<_, f32>(scaled, shape, &Device::Cpu)?.to_dtype(dtype)?
+            }
             (Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 | Dtype::F8_E4M3 | Dtype::F8_E5M2, DType::F32) => {
                 Tensor::from_vec(widen(e.dtype, data), shape, &Device::Cpu)?
             }
@@ -317,6 +337,10 @@ pub fn save_each(
     mut value: impl FnMut(&str) -> Result<Tensor>,
 ) -> Result<()> {
     let mut header = serde_json::Map::new();
+    let mut metadata = metadata.clone();
+    if let Some(hash) = metadata.get_mut(TENSORS_HASH) {
+        *hash = UNKNOWN.to_owned();
+    }
     if !metadata.is_empty() {
         header.insert("__metadata__".into(), serde_json::json!(metadata));
     }
@@ -329,7 +353,8 @@ pub fn save_each(
     }
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
-    write_atomic(path, |out| {
+    let mut hash = metadata.contains_key(TENSORS_HASH).then(Sha256::new);
+    atomic(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         for (name, (dtype, shape)) in plan {
@@ -338,14 +363,35 @@ pub fn save_each(
                 let (found, is) = (tensor.dims(), tensor.dtype());
                 return Err(std::io::Error::other(format!("`{name}` is {is:?} {found:?}, not {dtype:?} {shape:?}")));
             }
-            out.write_all(&bytes_of(&tensor).map_err(std::io::Error::other)?)?;
+            let bytes = bytes_of(&tensor).map_err(std::io::Error::other)?;
+            if let Some(hash) = &mut hash {
+                hash.update(&bytes);
+            }
+            out.write_all(&bytes)?;
+        }
+        if let Some(hash) = hash.take()
+            && let Some(at) = header.windows(UNKNOWN.len()).position(|part| part == UNKNOWN.as_bytes())
+        {
+            let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            out.seek(SeekFrom::Start((8 + at) as u64))?;
+            out.write_all(format!("0x{hex}").as_bytes())?;
         }
         Ok(())
     })
 }
 
+/// ModelSpec's field for the hash of the tensors' bytes. Where a header has it, it is filled in as the file is written.
+pub const TENSORS_HASH: &str = "modelspec.hash_sha256";
+
+/// What stands there until it is known, of the same length.
+const UNKNOWN: &str = "0x????????????????????????????????????????????????????????????????";
+
 /// Runs `write` on a temporary file beside `path`, syncs it, and renames it into place.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    atomic(path, |out| write(out))
+}
+
+fn atomic(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
     let what = path.display();
     // A name of its own for each writer: two runs may share a cache.
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -356,7 +402,7 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        let mut out = std::io::BufWriter::with_capacity(1 << 20, File::create(&tmp)?);
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(&tmp)?);
         write(&mut out)?;
         out.into_inner().map_err(|e| e.into_error())?.sync_all()?;
         std::fs::rename(&tmp, path)
@@ -371,7 +417,14 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
 
 fn entry(file: usize, start: usize, info: &TensorInfo) -> Entry {
     let (a, b) = info.data_offsets;
-    Entry { file, range: (start + a, start + b), dtype: info.dtype, shape: info.shape.clone(), form: Form::Same }
+    Entry {
+        file,
+        range: (start + a, start + b),
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        form: Form::Same,
+        scale: 1.0,
+    }
 }
 
 fn msg(text: String) -> candle_core::Error {

@@ -11,7 +11,8 @@ use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::registry::{self, Kind, ParamError};
+use crate::abi;
+use crate::registry::{self, Built, Kind, ParamError, Plugin};
 
 /// A plugin of the kind `K` (`Choice<dyn Schedule>`), made from its table. Clones share the object.
 pub struct Choice<K: ?Sized> {
@@ -23,23 +24,16 @@ pub struct Choice<K: ?Sized> {
 impl<K: Kind + ?Sized> Choice<K> {
     /// Makes the plugin that a table names, or one named by a plain string with its defaults.
     pub fn from_table(table: &Value) -> Result<Self, ParamError> {
-        let (name, params) = match table {
-            Value::String(name) => (name.clone(), Map::new()),
-            Value::Object(map) => {
-                let mut map = map.clone();
-                match map.remove("type") {
-                    Some(Value::String(name)) => (name, map),
-                    Some(_) => return Err(ParamError::new("must be a string").within("type")),
-                    None => {
-                        return Err(ParamError::new(format!("the {} has no `type`", K::NAME))
-                            .help(format!("`sconce list {}` shows what there is", K::NAME)));
-                    }
-                }
-            }
-            _ => return Err(ParamError::new(format!("a {} is a table with a `type`", K::NAME))),
-        };
-        let plugin = registry::find(K::NAME, &name)?;
-        let (object, params) = registry::downcast((plugin.build)(Value::Object(params))?)?;
+        let chosen = Selection::of(K::NAME, table)?;
+        if let Some(made) = abi::made_by_host::<K>(&chosen.name, table) {
+            let (object, whole) = made?;
+            let name = registry::interned(whole.get("type").and_then(Value::as_str).unwrap_or(&chosen.name));
+            let params = whole.as_object().into_iter().flatten().filter(|(field, _)| *field != "type");
+            let params = Value::Object(params.map(|(field, value)| (field.clone(), value.clone())).collect());
+            return Ok(Self { name, params, object });
+        }
+        let (plugin, built) = chosen.build()?;
+        let (object, params) = registry::downcast(built)?;
         Ok(Self { name: plugin.name, params, object })
     }
 
@@ -66,12 +60,51 @@ impl<K: Kind + ?Sized> Choice<K> {
 
     /// The whole table with every default filled in: `type` first.
     pub fn table(&self) -> Value {
-        let mut map = Map::new();
-        map.insert("type".into(), self.name.into());
-        if let Value::Object(params) = &self.params {
-            map.extend(params.iter().map(|(k, v)| (k.clone(), v.clone())));
-        }
-        Value::Object(map)
+        whole(self.name, &self.params)
+    }
+}
+
+/// A table of parameters with the name before them.
+pub(crate) fn whole(name: &str, params: &Value) -> Value {
+    let mut map = Map::from_iter([("type".to_owned(), name.into())]);
+    if let Value::Object(params) = params {
+        map.extend(params.iter().map(|(k, v)| (k.clone(), v.clone())));
+    }
+    Value::Object(map)
+}
+
+/// What a table chooses, taken apart.
+pub(crate) struct Selection<'a> {
+    kind: &'a str,
+    name: String,
+    params: Map<String, Value>,
+}
+
+impl<'a> Selection<'a> {
+    /// The name and the parameters in a table, or in a plain string.
+    pub fn of(kind: &'a str, table: &Value) -> Result<Self, ParamError> {
+        let (name, params) = match table {
+            Value::String(name) => (name.clone(), Map::new()),
+            Value::Object(map) => {
+                let mut map = map.clone();
+                match map.remove("type") {
+                    Some(Value::String(name)) => (name, map),
+                    Some(_) => return Err(ParamError::new("must be a string").within("type")),
+                    None => {
+                        return Err(ParamError::new(format!("the {kind} has no `type`"))
+                            .help(format!("`sconce list {kind}` shows what there is")));
+                    }
+                }
+            }
+            _ => return Err(ParamError::new(format!("a {kind} is a table with a `type`"))),
+        };
+        Ok(Self { kind, name, params })
+    }
+
+    /// Makes it, of what this program or library has.
+    pub fn build(self) -> Result<(&'static Plugin, Built), ParamError> {
+        let plugin = registry::find(self.kind, &self.name)?;
+        Ok((plugin, (plugin.build)(Value::Object(self.params))?))
     }
 }
 
@@ -134,6 +167,22 @@ const MARK: char = '\u{1}';
 
 fn fold(e: &ParamError) -> String {
     format!("{MARK}{}{MARK}{}{MARK}{}{MARK}", e.path.join("."), e.message, e.help.as_deref().unwrap_or(""))
+}
+
+/// An error on its way through serde: what a plugin's `try_from` returns, so that its path and its advice are not lost
+/// there.
+pub struct Folded(pub ParamError);
+
+impl fmt::Display for Folded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&fold(&self.0))
+    }
+}
+
+impl From<ParamError> for Folded {
+    fn from(error: ParamError) -> Self {
+        Self(error)
+    }
 }
 
 /// Turns serde's message at `path` back into an error, a nested plugin's included.

@@ -117,6 +117,11 @@ pub trait Distance: Send + Sync {
     /// rho_c(d) and its derivative by d.
     fn at(&self, difference: f64, width: f64) -> [f64; 2];
 
+    /// The same for many differences, all those of a sample, to the bit. A plugin in a library is called once for them.
+    fn at_each(&self, differences: &[f64], width: f64, out: &mut [[f64; 2]]) {
+        differences.iter().zip(out).for_each(|(d, out)| *out = self.at(*d, width));
+    }
+
     /// The width c at a time.
     fn width(&self, _t: f64, _noise: &Noise) -> f64 {
         1.0

@@ -1,8 +1,11 @@
-//! The registry: what [`register!`](crate::register) declares, found by kind and name. One declaration feeds parsing,
+//! The registry: what [`register!`](crate::register) declares and what libraries bring, found by kind and name. One declaration feeds parsing,
 //! `sconce list`, `sconce show`, the docs and the JSON Schema.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, RwLock};
 
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
@@ -34,17 +37,60 @@ pub struct Plugin {
     /// That crate's version.
     pub version: &'static str,
     /// The JSON Schema of its parameters, with its documentation.
-    pub schema: fn() -> Schema,
+    pub schema: &'static (dyn Fn() -> Schema + Send + Sync),
     /// Makes it from its parameters (a JSON object without `type`).
-    pub build: fn(Value) -> Result<Built, ParamError>,
+    pub build: &'static (dyn Fn(Value) -> Result<Built, ParamError> + Send + Sync),
+    /// How it came into this program.
+    pub origin: Origin,
 }
 
 inventory::collect!(Plugin);
 
+/// How a plugin came into the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Its crate is linked in.
+    Linked,
+    /// Its library was loaded.
+    Library {
+        /// The library's file.
+        path: &'static Path,
+        /// Of that file, in hexadecimal digits.
+        sha256: &'static str,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Linked => f.write_str("linked in"),
+            Self::Library { path, sha256 } => write!(f, "{}, sha256 {sha256}", path.display()),
+        }
+    }
+}
+
+impl Plugin {
+    /// Who has it, for messages: "min-crate 0.1.0", with the library's path where it is from one.
+    pub fn owner(&self) -> String {
+        match self.origin {
+            Origin::Linked => format!("{} {}", self.krate, self.version),
+            Origin::Library { path, .. } => format!("{} {} ({})", self.krate, self.version, path.display()),
+        }
+    }
+
+    /// Its name and its aliases.
+    fn words(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+}
+
+/// An `Arc<dyn Kind>` of some kind, in a box.
+pub type Object = Box<dyn Any + Send + Sync>;
+
 /// A plugin made from parameters.
 pub struct Built {
-    /// An `Arc<dyn Kind>`.
-    pub object: Box<dyn Any + Send + Sync>,
+    /// The plugin.
+    pub object: Object,
     /// The parameters with every default filled in.
     pub params: Value,
 }
@@ -88,19 +134,60 @@ impl ParamError {
     }
 }
 
+/// Plugins that are not of linked crates.
+static ADDED: RwLock<Vec<&'static Plugin>> = RwLock::new(Vec::new());
+
 /// Every plugin, sorted by kind and name. A (kind, name) that two crates register is an error that names both.
 pub fn all() -> Result<Vec<&'static Plugin>, ParamError> {
-    let mut plugins: Vec<&'static Plugin> = inventory::iter::<Plugin>.into_iter().collect();
+    sorted(&ADDED.read().unwrap_or_else(|e| e.into_inner()))
+}
+
+fn sorted(added: &[&'static Plugin]) -> Result<Vec<&'static Plugin>, ParamError> {
+    let linked = inventory::iter::<Plugin>.into_iter();
+    let mut plugins: Vec<&'static Plugin> = linked.chain(added.iter().copied()).collect();
     plugins.sort_by_key(|p| (p.kind, p.name, p.krate));
-    for pair in plugins.windows(2) {
-        if (pair[0].kind, pair[0].name) == (pair[1].kind, pair[1].name) {
-            return Err(ParamError::new(format!(
-                "the {} `{}` is registered twice, by {} {} and by {} {}: leave one of the crates out",
-                pair[0].kind, pair[0].name, pair[0].krate, pair[0].version, pair[1].krate, pair[1].version,
-            )));
+    match plugins.windows(2).find(|pair| (pair[0].kind, pair[0].name) == (pair[1].kind, pair[1].name)) {
+        Some(pair) => Err(twice(pair[0].name, pair[0], pair[1])),
+        None => Ok(plugins),
+    }
+}
+
+/// Adds the plugins of a library to those of the linked crates: all of them, or, where a name is taken, none.
+pub fn add(plugins: Vec<&'static Plugin>) -> Result<(), ParamError> {
+    let mut added = ADDED.write().unwrap_or_else(|e| e.into_inner());
+    let there = sorted(&added)?;
+    for (i, plugin) in plugins.iter().enumerate() {
+        let others = there.iter().chain(&plugins[..i]).filter(|p| p.kind == plugin.kind);
+        for other in others {
+            if let Some(word) = plugin.words().find(|word| other.words().any(|w| w == *word)) {
+                return Err(twice(word, other, plugin));
+            }
         }
     }
-    Ok(plugins)
+    added.extend(plugins);
+    Ok(())
+}
+
+fn twice(word: &str, one: &Plugin, other: &Plugin) -> ParamError {
+    let message = format!(
+        "the {} `{word}` is registered twice, by {} and by {}: leave one of them out",
+        one.kind,
+        one.owner(),
+        other.owner(),
+    );
+    ParamError::new(message)
+}
+
+/// A name that lives as long as the program, as those of plugins do.
+pub(crate) fn interned(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let name: &'static str = name.to_owned().leak();
+    names.insert(name);
+    name
 }
 
 /// The plugins of one kind.
@@ -165,12 +252,13 @@ macro_rules! register {
                 aliases: &[$($($alias),*)?],
                 krate: env!("CARGO_PKG_NAME"),
                 version: env!("CARGO_PKG_VERSION"),
-                schema: || $crate::schemars::schema_for!($params),
-                build: |params| {
+                schema: &|| $crate::schemars::schema_for!($params),
+                build: &|params| {
                     let (object, params) = $crate::registry::parse::<$params>(params)?;
                     let object: std::sync::Arc<dyn $kind> = std::sync::Arc::new(object);
                     Ok($crate::registry::Built { object: Box::new(object), params })
                 },
+                origin: $crate::registry::Origin::Linked,
             }
         }
     };

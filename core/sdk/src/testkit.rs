@@ -14,6 +14,8 @@
 //! testkit::schedule(&Straight {}, 0.2, 0.7).unwrap();
 //! ```
 
+mod network;
+
 use std::f64::consts::FRAC_PI_2;
 
 use serde_json::{Value, json};
@@ -23,6 +25,8 @@ use crate::kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spaci
 use crate::learned::{Learned, Observation, SamplerState};
 use crate::noise::Noise;
 use crate::registry::{self, Kind, ParamError, Plugin};
+
+pub use network::{ask_network, network};
 
 /// Nothing, or what does not hold and where.
 pub type Law = Result<(), String>;
@@ -40,24 +44,42 @@ fn near(a: f64, b: f64, tolerance: f64) -> bool {
 pub fn instances<K: Kind + ?Sized>() -> Result<Vec<Choice<K>>, ParamError> {
     let (mut made, mut wrappers) = (Vec::new(), Vec::new());
     for plugin in registry::of_kind(K::NAME)? {
-        match (Choice::<K>::named(plugin.name), examples(plugin)) {
-            (Ok(choice), _) => made.push(choice),
-            (Err(e), _) if e.message.contains("missing field `of`") => wrappers.push(plugin.name),
-            (Err(e), tables) if tables.is_empty() => return Err(e.within(plugin.name)),
-            (Err(_), tables) => {
-                for table in tables {
-                    made.push(Choice::from_table(&table).map_err(|e| e.within(plugin.name))?);
-                }
-            }
+        match single(plugin)? {
+            Some(instances) => made.extend(instances),
+            None => wrappers.push(plugin),
         }
     }
-    let wrapped = |name: &&str, inner: &Choice<K>| Choice::from_table(&json!({ "type": name, "of": inner.table() }));
-    let around: Vec<Choice<K>> = wrappers
-        .iter()
-        .flat_map(|name| made.iter().map(move |inner| wrapped(name, inner)))
-        .collect::<Result<_, _>>()?;
+    let around: Vec<Choice<K>> =
+        wrappers.iter().map(|plugin| wrapped(plugin, &made)).collect::<Result<Vec<_>, _>>()?.concat();
     made.extend(around);
     Ok(made)
+}
+
+/// The same of one plugin.
+pub fn instances_of<K: Kind + ?Sized>(plugin: &Plugin) -> Result<Vec<Choice<K>>, ParamError> {
+    if let Some(instances) = single(plugin)? {
+        return Ok(instances);
+    }
+    let others = registry::of_kind(K::NAME)?;
+    let inner = others.into_iter().filter_map(|p| single(p).ok().flatten()).flatten().collect::<Vec<_>>();
+    wrapped(plugin, &inner)
+}
+
+/// A plugin by itself; `None` for one that needs another one in `of`.
+fn single<K: Kind + ?Sized>(plugin: &Plugin) -> Result<Option<Vec<Choice<K>>>, ParamError> {
+    match (Choice::named(plugin.name), examples(plugin)) {
+        (Ok(choice), _) => Ok(Some(vec![choice])),
+        (Err(e), _) if e.message.contains("missing field `of`") => Ok(None),
+        (Err(e), tables) if tables.is_empty() => Err(e.within(plugin.name)),
+        (Err(_), tables) => {
+            let made = |table| Choice::from_table(table).map_err(|e| e.within(plugin.name));
+            tables.iter().map(made).collect::<Result<_, _>>().map(Some)
+        }
+    }
+}
+
+fn wrapped<K: Kind + ?Sized>(plugin: &Plugin, inner: &[Choice<K>]) -> Result<Vec<Choice<K>>, ParamError> {
+    inner.iter().map(|inner| Choice::from_table(&json!({ "type": plugin.name, "of": inner.table() }))).collect()
 }
 
 /// The tables that a plugin's schema gives as examples.
@@ -216,8 +238,8 @@ pub fn learned<S: Learned + ?Sized>(state: &mut S, fresh: &mut S, seen: &[Observ
     holds(short.len() + 1 < 2 || fresh.restore(&short).is_err(), || "a state that is cut short is taken".to_owned())
 }
 
-/// The laws of a distance at two differences of any sign: 0 at 0, even, growing with |d|, its slope its derivative, and
-/// a width that is finite and above 0.
+/// The laws of a distance at two differences of any sign: 0 at 0, even, growing with |d|, its slope its derivative, many at
+/// once as one by one, and a width that is finite and above 0.
 pub fn distance(distance: &dyn Distance, d: f64, further: f64, t: f64, noise: &Noise) -> Law {
     const H: f64 = 1e-5;
     let width = distance.width(t, noise);
@@ -227,6 +249,10 @@ pub fn distance(distance: &dyn Distance, d: f64, further: f64, t: f64, noise: &N
     holds(rho(0.0) == 0.0 && distance.at(0.0, width)[1] == 0.0, || format!("rho(0) is {}", rho(0.0)))?;
     holds(near(rho(d), rho(-d), 1e-12), || format!("rho({d}) is {}, rho({}) is {}", rho(d), -d, rho(-d)))?;
     holds(rho(small) <= rho(large), || format!("rho falls from {small} to {large}"))?;
+    let mut each = [[f64::NAN; 2]; 2];
+    distance.at_each(&[d, further], width, &mut each);
+    let same = each == [distance.at(d, width), distance.at(further, width)];
+    holds(same, || format!("{d} and {further} at once are {each:?}, which they are not one by one"))?;
     let (slope, difference) = (distance.at(d, width)[1], (rho(d + H) - rho(d - H)) / (2.0 * H));
     // The third derivative grows as the width shrinks.
     let right = near(slope, difference, 1e-6 + (H / width).powi(2));

@@ -12,11 +12,13 @@ mod step;
 pub(crate) use noise::percent;
 
 use std::fmt;
+use std::path::Path;
 
 use candle_core::Device;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::hub;
 use crate::recipe::{Blame, Float, Resolved, Task};
 
 /// One line of the explanation.
@@ -81,6 +83,7 @@ pub fn explain(resolved: &Resolved) -> Report {
 /// [`explain`] without a look at the pictures: what a run asks before it starts.
 pub fn without_pictures(resolved: &Resolved) -> Report {
     let mut report = Report { name: resolved.name.clone(), ..Report::default() };
+    needs(resolved, &mut report);
     model(resolved, &mut report);
     if resolved.recipe.train.task == Task::Denoiser {
         noise::explain(resolved, &mut report);
@@ -88,6 +91,20 @@ pub fn without_pictures(resolved: &Resolved) -> Report {
     run(resolved, &mut report);
     parts(resolved, &mut report);
     report
+}
+
+/// What the recipe's maker says that it needs.
+fn needs(resolved: &Resolved, report: &mut Report) {
+    let Some(needs) = &resolved.recipe.needs else { return };
+    let mut said = Vec::new();
+    said.extend(needs.data.clone());
+    said.extend(needs.pictures.map(|n| format!("at least {n} pictures")));
+    said.extend(needs.memory_gb.map(|gb| format!("{gb} GB of memory")));
+    let device = needs.device.as_ref().map_or(String::new(), |device| format!(" on {device}"));
+    said.extend(needs.hours.map(|hours| format!("{hours} hours{device}")));
+    if !said.is_empty() {
+        report.fact("needs", format!("by its maker: {}", said.join(", ")), json!(needs));
+    }
 }
 
 /// Holds the recipe against the model's parameters and layers, and says what memory they take.
@@ -134,10 +151,10 @@ fn preview(resolved: &Resolved, report: &mut Report) {
         _ => resolved.native.latent_px,
     };
     let Some(table) = &resolved.recipe.preview else { return };
-    if let Some(dir) = table.autoencoder.as_ref().filter(|dir| !dir.is_dir()) {
+    if let Some(dir) = table.autoencoder.as_ref().filter(|dir| !hub::leads(dir) && !Path::new(dir).is_dir()) {
         report.refuse(
             "no-preview-autoencoder",
-            format!("preview.autoencoder: there is no folder `{}`", dir.display()),
+            format!("preview.autoencoder: there is no folder `{dir}`"),
             "give the folder of an AutoencoderTiny (config.json and its weights), or leave it out",
         );
     }
@@ -218,7 +235,8 @@ fn run(resolved: &Resolved, report: &mut Report) {
         let text = format!("{}: decay {} an update at the end", in_one_line(&recipe.ema.table()), listed.join(" and "));
         report.fact("average", text, json!({ "ema": recipe.ema, "last_decays": decays }));
     }
-    if train.components.values().all(|rate| *rate == 0.0) && train.task == Task::Denoiser {
+    let words = train.token.iter().any(|token| token.lr_factor > 0.0);
+    if train.components.values().all(|rate| *rate == 0.0) && train.task == Task::Denoiser && !words {
         report.refuse(
             "nothing-trains",
             "no component trains: every factor in train.components is 0".into(),

@@ -41,11 +41,11 @@ fn distance(of: &dyn Distance, difference: &Tensor, widths: &[f64]) -> Result<Te
     let (shape, dtype, device) = (difference.shape(), difference.dtype(), difference.device());
     let values = difference.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     let each = (values.len() / widths.len().max(1)).max(1);
-    let (rho, slope): (Vec<f64>, Vec<f64>) = values
-        .chunks(each)
-        .zip(widths)
-        .flat_map(|(sample, &width)| sample.iter().map(move |&d| of.at(d, width).into()))
-        .unzip();
+    let mut both = vec![[0.0; 2]; values.len()];
+    for ((sample, &width), out) in values.chunks(each).zip(widths).zip(both.chunks_mut(each)) {
+        of.at_each(sample, width, out);
+    }
+    let (rho, slope): (Vec<f64>, Vec<f64>) = both.into_iter().map(<(f64, f64)>::from).unzip();
     let tensor = |v: Vec<f64>| Tensor::from_vec(v, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device);
     let slope = tensor(slope)?;
     function("distance", &[difference], tensor(rho)?, move |dy| Ok(vec![Some((dy * &slope)?)]))

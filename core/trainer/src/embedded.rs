@@ -87,6 +87,14 @@ pub fn locate_model(path: &str, files: &BTreeMap<String, PathBuf>, base: &Path, 
     }
 }
 
+/// What a file is known to be the same by, without reading it.
+pub fn identity(path: &Path) -> Result<[String; 3]> {
+    let meta = std::fs::metadata(path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))?;
+    let time = meta.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+    let state = format!("{} {:?}", meta.len(), time.map(|t| t.as_nanos()));
+    Ok([path.display().to_string(), state, env!("CARGO_PKG_VERSION").to_owned()])
+}
+
 /// A folder under `home` that is made once for what `identity` tells: `write` fills it, and it appears whole or not at all.
 pub fn once(home: &Path, stem: &str, identity: &[String], write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let digest = identity.iter().fold(Digest::default(), |all, part| all.part(part.as_bytes())).hex();

@@ -8,6 +8,8 @@ use std::sync::{Mutex, OnceLock};
 use candle_core::{Error, Result, bail};
 use sconce_hub::{Hub, Listing, Progress, Reference};
 
+use crate::data::split;
+
 /// What of a repository is needed.
 #[derive(Clone, Copy, Debug)]
 pub enum Needs<'a> {
@@ -17,6 +19,8 @@ pub enum Needs<'a> {
     Model(&'a [String]),
     /// One safetensors file: the one that is named, or the only one.
     Weights,
+    /// One split of a dataset in Parquet files.
+    Split(&'a str),
     /// Everything.
     All,
 }
@@ -24,6 +28,19 @@ pub enum Needs<'a> {
 /// Whether a path leads to the Hub.
 pub fn leads(path: &str) -> bool {
     Reference::is(path)
+}
+
+/// Whether a path is a recipe's address elsewhere, on the Hub or not.
+pub fn is_elsewhere(path: &str) -> bool {
+    leads(path) || sconce_hub::is_address(path)
+}
+
+/// The text of a recipe at an address that is not the Hub's.
+///
+/// # Errors
+/// If it is not reached, or is no short text.
+pub fn text(url: &str) -> Result<String> {
+    hub()?.text(url).map_err(plain)
 }
 
 static LISTENER: Mutex<Option<Box<dyn Progress + Send>>> = Mutex::new(None);
@@ -116,6 +133,7 @@ pub fn fetched(path: &str, needs: Needs) -> Result<PathBuf> {
     let wants = |file: &str| match needs {
         _ if is_file => file == own,
         Needs::All => true,
+        Needs::Split(wanted) => file.ends_with(".parquet") && split(Path::new(file)) == wanted,
         Needs::Configs => of_model(&inside(file), &[]) && !file.ends_with(".safetensors"),
         Needs::Model(without) => of_model(&inside(file), without),
         Needs::Weights => only.as_deref() == Some(file),
@@ -176,7 +194,7 @@ fn files_in_it(path: &str, listing: &Listing) -> String {
 
 /// Whether a file of a diffusers folder is needed: configs and tokenizers of the components that are trained and sampled with,
 /// and their weights in full precision.
-fn of_model(file: &str, without: &[String]) -> bool {
+pub(crate) fn of_model(file: &str, without: &[String]) -> bool {
     const COMPONENTS: [&str; 10] = [
         "unet",
         "transformer",

@@ -11,6 +11,7 @@ pub mod distance;
 pub mod embedded;
 pub mod hub;
 pub mod learning;
+pub mod lock;
 pub mod model;
 pub mod network;
 pub mod noise;

@@ -203,6 +203,8 @@ pub struct Native {
     pub family: String,
     /// The architecture's name in weight files' headers (ModelSpec 1.0.1: `stable-diffusion-xl-v1-base`).
     pub architecture: String,
+    /// What kohya's scripts call it in LoRA files: `sdxl_base_v1-0`.
+    pub base_version: String,
     /// `[schedule]` it was trained on.
     pub schedule: Value,
     /// `[objective]` it was trained for.
@@ -326,6 +328,8 @@ pub struct SaveModel<'a> {
     pub trained_as: &'a Native,
     /// Header of every weight file.
     pub metadata: &'a BTreeMap<String, String>,
+    /// The largest weight file, in bytes: a component that is more is written in shards.
+    pub shard_bytes: Option<u64>,
 }
 
 /// A model family: how to know one, and how to load it. Registered by name (`sdxl`, `flux`).

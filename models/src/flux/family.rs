@@ -21,6 +21,7 @@ use crate::text::{FluxConditioner, prompt};
 const DEV: Rule = Rule {
     name: "flux",
     architecture: "flux-1-dev",
+    base_version: "flux1",
     evidence: "transformer/config.json: _class_name = FluxTransformer2DModel",
     denoiser: "transformer",
     resolution_px: 1024,

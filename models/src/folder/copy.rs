@@ -6,21 +6,32 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
 use sconce_nn::Store;
-use sconce_nn::weights::{WeightFiles, save_each};
+use sconce_nn::weights::WeightFiles;
 
 use super::native::SCHEDULER;
 use super::{copy_tokenizers, index};
-use crate::diffusers::{self, read_json, weight_file, write_json};
+use crate::diffusers::{self, read_json, save_weights, write_json};
 
 /// What becomes of a parameter on its way from one layout into another: component, name, value.
 pub type Edit<'a> = &'a dyn Fn(&str, &str, Tensor) -> Result<Tensor>;
 
-/// Nothing becomes of it.
-///
-/// # Errors
-/// Never.
-pub fn as_it_is(_: &str, _: &str, value: Tensor) -> Result<Tensor> {
-    Ok(value)
+/// How a model is written again.
+pub struct Writing<'a> {
+    /// The type of its tensors; as each is stored, where there is none.
+    pub dtype: Option<DType>,
+    /// The header of its weight files.
+    pub metadata: &'a BTreeMap<String, String>,
+    /// What becomes of its parameters.
+    pub edit: Edit<'a>,
+    /// The largest weight file of a folder, in bytes.
+    pub shard_bytes: Option<u64>,
+}
+
+impl<'a> Writing<'a> {
+    /// Just as it is, but for the header.
+    pub fn as_it_is(metadata: &'a BTreeMap<String, String>) -> Self {
+        Self { dtype: None, metadata, edit: &|_, _, value| Ok(value), shard_bytes: None }
+    }
 }
 
 /// The type to write a tensor in that is to stay as it is; `None` where there is no such tensor.
@@ -35,18 +46,11 @@ pub(crate) fn stored(files: &WeightFiles, name: &str) -> Option<DType> {
     })
 }
 
-/// Writes a model folder from another, tensor by tensor, in `dtype` or as each is stored: what a single file is made into.
+/// Writes a model folder from another, tensor by tensor: what a single file is made into.
 ///
 /// # Errors
 /// If a tensor cannot be read.
-pub fn copy(
-    dir: &Path,
-    stores: &[Arc<Store>],
-    to: &Path,
-    dtype: Option<DType>,
-    metadata: &BTreeMap<String, String>,
-    edit: Edit,
-) -> Result<()> {
+pub fn copy(dir: &Path, stores: &[Arc<Store>], to: &Path, how: &Writing) -> Result<()> {
     for store in stores {
         let component = store.component();
         let files = diffusers::weights(&dir.join(component))?;
@@ -55,11 +59,11 @@ pub fn copy(
         for name in names {
             let Some(own) = stored(&files, &name) else { continue };
             let shape = files.info(&name).map(|(shape, _)| shape.to_vec()).unwrap_or_default();
-            plan.insert(name, (if own == DType::I64 { own } else { dtype.unwrap_or(own) }, shape));
+            plan.insert(name, (if own == DType::I64 { own } else { how.dtype.unwrap_or(own) }, shape));
         }
-        save_each(&weight_file(to, component), &plan, metadata, |name| {
+        save_weights(to, component, &plan, how.metadata, how.shard_bytes, |name| {
             let dtype = plan[name].0;
-            edit(component, name, files.tensor(name, dtype, &Device::Cpu)?)?.to_dtype(dtype)
+            (how.edit)(component, name, files.tensor(name, dtype, &Device::Cpu)?)?.to_dtype(dtype)
         })?;
         write_json(&to.join(component).join("config.json"), &diffusers::config(&dir.join(component))?)?;
     }

@@ -10,16 +10,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use candle_core::{DType, Device, Error, Result, bail};
 use sconce_core::model::{Autoencoder, Backbone, Conditioner, Family, LoadOptions, Model, Native, SaveModel};
-use sconce_nn::Store;
 use sconce_nn::store::Source;
-use sconce_nn::weights::{save, write_atomic};
+use sconce_nn::weights::write_atomic;
+use sconce_nn::{Param, Store};
 use sconce_sdk::Choice;
 use serde_json::{Map, Value, json};
 
 use self::native::SCHEDULER;
-use crate::diffusers::{config, file_names, read_json, weight_file, write_json};
+use crate::diffusers::{config, file_names, read_json, save_weights, write_json};
 use crate::{original, vae};
 
 /// The folders of tokenizers.
@@ -31,6 +31,8 @@ pub struct Rule {
     pub name: &'static str,
     /// Its name in weight files' headers (ModelSpec 1.0.1).
     pub architecture: &'static str,
+    /// What kohya's scripts call it in LoRA files (`ss_base_model_version`), by which web interfaces sort them.
+    pub base_version: &'static str,
     /// How it is known.
     pub evidence: &'static str,
     /// The denoiser's folder.
@@ -136,7 +138,7 @@ impl Model for FolderModel {
 
     fn single_file(&self, saved: &Path, to: &Path, metadata: &BTreeMap<String, String>) -> Result<()> {
         let family = Choice::<dyn Family>::named(&self.native.family).map_err(|e| Error::Msg(e.to_string()))?;
-        original::write::write(saved, &family, to, None, metadata, &copy::as_it_is)
+        original::write::write(saved, &family, to, &copy::Writing::as_it_is(metadata))
     }
 }
 
@@ -174,22 +176,15 @@ impl FolderModel {
         let name = store.component();
         let none = BTreeMap::new();
         let replaced = what.weights.get(name).unwrap_or(&none);
-        let mut weights: BTreeMap<String, Tensor> = BTreeMap::new();
-        for param in store.params() {
-            let value = match replaced.get(param.name()) {
-                Some(value) => value.detach(),
-                None => store.exact(&param)?,
-            };
-            let shape = param.shape();
-            if value.shape() != &shape {
-                bail!("{name}: `{}` has shape {shape:?}, not {:?}", param.name(), value.shape());
-            }
-            weights.insert(param.name().to_owned(), value.to_dtype(what.dtype)?);
+        let params: BTreeMap<String, Param> = store.params().into_iter().map(|p| (p.name().to_owned(), p)).collect();
+        let mut plan: BTreeMap<String, (DType, Vec<usize>)> = BTreeMap::new();
+        for (name, param) in &params {
+            plan.insert(name.clone(), (what.dtype, param.shape().dims().to_vec()));
         }
         for buffer in store.buffers() {
-            weights.insert(buffer.clone(), store.buffer(&buffer)?.to_dtype(what.dtype)?);
+            plan.insert(buffer.clone(), (what.dtype, store.buffer(&buffer)?.dims().to_vec()));
         }
-        if let Some(stray) = replaced.keys().find(|key| !weights.contains_key(*key)) {
+        if let Some(stray) = replaced.keys().find(|key| !plan.contains_key(*key)) {
             bail!("{name}: there is no parameter `{stray}` to save");
         }
         let mut settings = config(&self.dir.join(name))?;
@@ -199,9 +194,16 @@ impl FolderModel {
                 *value = json!(torch_name(what.dtype));
             }
         }
-        let file = weight_file(to, name);
-        save(&file, &weights, what.metadata)?;
-        Ok(vec![file, write_json(&to.join(name).join("config.json"), &settings)?])
+        let mut written = save_weights(to, name, &plan, what.metadata, what.shard_bytes, |key| {
+            let value = match (replaced.get(key), params.get(key)) {
+                (Some(value), _) => value.detach(),
+                (None, Some(param)) => store.exact(param)?,
+                (None, None) => store.buffer(key)?,
+            };
+            value.to_dtype(what.dtype)
+        })?;
+        written.push(write_json(&to.join(name).join("config.json"), &settings)?);
+        Ok(written)
     }
 }
 

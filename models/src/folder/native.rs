@@ -179,6 +179,7 @@ pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
     Ok(Native {
         family,
         architecture,
+        base_version: rule.base_version.to_owned(),
         schedule,
         objective,
         spacing,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Error, Result, bail};
-use sconce_core::embedded::{Opener, cache_home, once};
+use sconce_core::embedded::{Opener, cache_home, identity, once};
 use sconce_core::model::Family;
 use sconce_nn::Store;
 use sconce_nn::weights::{View, WeightFiles, read_metadata, write_atomic};
@@ -17,7 +17,8 @@ use super::{Names, Part, Published, Whole, detect, parts, prediction, views, who
 use crate::diffusers::{self, write_json};
 use crate::folder::TOKENIZERS;
 use crate::folder::native::{EVIDENCE, SCHEDULER};
-use crate::text::clip;
+use crate::text::unigram::PUBLISHED_ROWS;
+use crate::text::{clip, t5_vocabulary};
 
 /// The header field that holds what a single file leaves out, so that it comes back as it was.
 pub const CONFIGS: &str = "sconce.configs";
@@ -121,14 +122,6 @@ fn bounded(field: &str, value: &Value) -> Result<()> {
     }
 }
 
-/// What a file is known to be the same by, without reading it.
-pub(super) fn identity(path: &Path) -> Result<[String; 3]> {
-    let meta = std::fs::metadata(path).map_err(|e| Error::Msg(format!("{}: {e}", path.display())))?;
-    let time = meta.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-    let state = format!("{} {:?}", meta.len(), time.map(|t| t.as_nanos()));
-    Ok([path.display().to_string(), state, env!("CARGO_PKG_VERSION").to_owned()])
-}
-
 struct Sources<'a> {
     path: &'a Path,
     file: &'a WeightFiles,
@@ -160,7 +153,9 @@ fn write_folder(to: &Path, configs: &Configs, parts: &[Part], sources: &Sources)
     // By our names, not by the file's, which could lead anywhere.
     for name in TOKENIZERS {
         let Some(class) = index.get(name).and_then(|of| of.get(1)?.as_str()) else { continue };
-        tokenizer(&to.join(name), name, class, sources.others.get(name))?;
+        let encoder = configs.components.get(&name.replacen("tokenizer", "text_encoder", 1));
+        let rows = encoder.and_then(|config| config.get("vocab_size")?.as_u64());
+        tokenizer(&to.join(name), name, class, rows, sources.others.get(name))?;
     }
     let said = prediction(sources.file, sources.header, &configs.scheduler, sources.published)?;
     let mut scheduler = configs.scheduler.clone();
@@ -226,7 +221,8 @@ fn find(store: &Store, part: &Part, file: &WeightFiles) -> Result<BTreeMap<Strin
         let lacking: Vec<String> = needed.filter_map(|whole| lacks(&whole)).collect();
         if lacking.is_empty() {
             strays(store, part, prefix, &wholes, file)?;
-            return Ok(views.into_iter().filter(|(_, view)| file.info(&view.key).is_some()).collect());
+            let there = views.into_iter().filter(|(_, view)| file.info(&view.key).is_some());
+            return there.map(|(name, view)| Ok((name, scaled(view, file)?))).collect();
         }
         if nearest.as_ref().is_none_or(|(count, _)| lacking.len() < *count) {
             let (first, more) = (lacking[..lacking.len().min(3)].join(", "), lacking.len().saturating_sub(3));
@@ -238,6 +234,30 @@ fn find(store: &Store, part: &Part, file: &WeightFiles) -> Result<BTreeMap<Strin
     }
     let why = nearest.map(|(_, why)| why).unwrap_or_default();
     bail!("{:?}: the component `{}` is not whole: {why}", file.paths(), part.component)
+}
+
+/// With the number that a weight of eight bits is multiplied by, where the file has one beside it (ComfyUI's scaled FP8).
+fn scaled(mut view: View, file: &WeightFiles) -> Result<View> {
+    let Some(layer) = view.key.strip_suffix(".weight") else { return Ok(view) };
+    let beside = ["scale_weight", "weight_scale"].map(|name| format!("{layer}.{name}"));
+    view.scale = beside.into_iter().find(|key| file.info(key).is_some());
+    if let Some(scale) = view.scale.as_ref()
+        && let Some((_, dtype)) = file.info(&view.key)
+        && !dtype.starts_with("f8")
+    {
+        bail!(
+            "{:?}: `{}` is {dtype} and scaled by `{scale}`: of packed weights those in FP8 are read; take the file in bf16 or f16",
+            file.paths(),
+            view.key
+        );
+    }
+    Ok(view)
+}
+
+/// What stands beside weights of eight bits: their scale, that of what they are given, and marks of the format.
+fn is_scale(key: &str) -> bool {
+    let end = key.rsplit('.').next().unwrap_or(key);
+    ["scale_weight", "weight_scale", "scale_input", "input_scale", "comfy_quant", "scaled_fp8"].contains(&end)
 }
 
 /// Refuses keys of a component that have no place in it: it would be another network.
@@ -254,7 +274,10 @@ fn strays(
     let unused = format!("transformer.resblocks.{}.", clip::layers(store));
     let stray = |key: &&str| {
         key.strip_prefix(prefix).is_some_and(|rest| {
-            !wholes.contains_key(*key) && !BESIDE.iter().any(|end| rest.ends_with(end)) && !rest.starts_with(&unused)
+            !wholes.contains_key(*key)
+                && !is_scale(rest)
+                && !BESIDE.iter().any(|end| rest.ends_with(end))
+                && !rest.starts_with(&unused)
         })
     };
     if prefix.is_empty() && !is_denoiser(part) {
@@ -266,12 +289,6 @@ fn strays(
     }
     match strays.as_slice() {
         [] => Ok(()),
-        [first, ..] if strays.iter().any(|key| key.ends_with("scale_weight") || key.ends_with("weight_scale")) => {
-            bail!(
-                "{:?}: `{first}`: weights that are scaled 8-bit numbers are not read: take the file in bf16 or f16",
-                file.paths()
-            )
-        }
         [first, ..] => bail!(
             "{:?}: `{first}` and {} more keys have no place in `{}`: it is another network than the published one",
             file.paths(),
@@ -288,8 +305,9 @@ fn parts_begin(key: &str) -> bool {
         .any(|p| key.starts_with(p))
 }
 
-/// A tokenizer's folder: the given one, or CLIP's, whose vocabulary is the same in all models.
-fn tokenizer(to: &Path, name: &str, class: &str, given: Option<&PathBuf>) -> Result<()> {
+/// A tokenizer's folder: the given one, or CLIP's or T5's, whose vocabularies are the same in all published models. `rows`: of the
+/// encoder's table.
+fn tokenizer(to: &Path, name: &str, class: &str, rows: Option<u64>, given: Option<&PathBuf>) -> Result<()> {
     let put = |name: &str, bytes: &[u8]| write_atomic(&to.join(name), |out| out.write_all(bytes));
     if let Some(given) = given {
         let read = |p: &Path| std::fs::read(p).map_err(|e| Error::Msg(format!("{}: {e}", p.display())));
@@ -299,7 +317,10 @@ fn tokenizer(to: &Path, name: &str, class: &str, given: Option<&PathBuf>) -> Res
         return diffusers::file_names(given)?.iter().try_for_each(|file| put(file, &read(&given.join(file))?));
     }
     if class.starts_with("T5") {
-        return Ok(()); // the text encoder's loader says what is missing, where it is not left out
+        return match rows {
+            Some(PUBLISHED_ROWS) => t5_vocabulary()?.into_iter().try_for_each(|(file, bytes)| put(file, &bytes)),
+            _ => Ok(()), // the text encoder's loader says what is missing, where it is not left out
+        };
     }
     crate::text::clip_vocabulary(name != "tokenizer")
         .into_iter()

@@ -167,7 +167,7 @@ fn views(wholes: &BTreeMap<String, Whole>) -> BTreeMap<String, View> {
             let count = shape.first().copied().unwrap_or(1);
             let rows = (whole.rows.len() > 1).then_some([start, count]);
             start += count;
-            views.insert(name.clone(), View { key: key.clone(), rows, form: whole.form });
+            views.insert(name.clone(), View { key: key.clone(), rows, form: whole.form, scale: None });
         }
     }
     views

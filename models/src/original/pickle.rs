@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
 use candle_core::{DType, Error, Result, bail};
-use sconce_core::embedded::{Opener, cache_home, once};
+use sconce_core::embedded::{Opener, cache_home, identity, once};
 use sconce_nn::weights::save_each;
 
-use super::file::{identity, prepare};
+use super::file::prepare;
 
 inventory::submit!(Opener { opens: is_pickled, folder: |path, others| prepare(&unpickled(path)?, others) });
 

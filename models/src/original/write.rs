@@ -12,21 +12,14 @@ use serde_json::json;
 use super::file::{CONFIGS, Configs};
 use super::{Names, parts, single};
 use crate::diffusers::{self, read_json};
-use crate::folder::copy::{Edit, stored};
+use crate::folder::copy::{Writing, stored};
 use crate::folder::native::SCHEDULER;
 
-/// Writes a model folder as a single file, tensor by tensor, in `dtype` or as each is stored.
+/// Writes a model folder as a single file, tensor by tensor.
 ///
 /// # Errors
 /// If the folder is of no family that has such a layout, or a tensor cannot be read.
-pub fn write(
-    dir: &Path,
-    family: &Choice<dyn Family>,
-    to: &Path,
-    dtype: Option<DType>,
-    metadata: &BTreeMap<String, String>,
-    edit: Edit,
-) -> Result<()> {
+pub fn write(dir: &Path, family: &Choice<dyn Family>, to: &Path, how: &Writing) -> Result<()> {
     let stores = family.shapes(dir)?;
     let wholes = single(family.name(), &stores)?;
     let mut sources: BTreeMap<&str, WeightFiles> = BTreeMap::new();
@@ -44,7 +37,7 @@ pub fn write(
         scheduler: scheduler.clone(),
         components: components.collect::<Result<_>>()?,
     };
-    let mut metadata = metadata.clone();
+    let mut metadata = how.metadata.clone();
     metadata.insert(CONFIGS.to_owned(), serde_json::to_string(&configs).map_err(Error::wrap)?);
 
     let mut plan = BTreeMap::new();
@@ -62,7 +55,7 @@ pub fn write(
         else {
             continue; // a buffer that follows from the config
         };
-        plan.insert(key.clone(), (dtype.unwrap_or(stored[0]), whole.stored_shape()));
+        plan.insert(key.clone(), (how.dtype.unwrap_or(stored[0]), whole.stored_shape()));
     }
     save_each(to, &plan, &metadata, |key| {
         if markers.contains(key) {
@@ -74,7 +67,7 @@ pub fn write(
             if value.dims() != shape {
                 bail!("{component}: `{name}` has shape {:?}, its config says {shape:?}", value.dims());
             }
-            edit(component, name, value)?.to_dtype(dtype)
+            (how.edit)(component, name, value)?.to_dtype(dtype)
         };
         let rows = whole.rows.iter().map(row).collect::<Result<Vec<_>>>()?;
         whole.form.stored(&if rows.len() == 1 { rows[0].clone() } else { Tensor::cat(&rows, 0)? })

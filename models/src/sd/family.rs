@@ -21,6 +21,7 @@ use crate::text::clip::{ClipText, Config as TextConfig, Head};
 const UNET: Rule = Rule {
     name: "",
     architecture: "",
+    base_version: "",
     evidence: "",
     denoiser: "unet",
     resolution_px: 512,
@@ -34,6 +35,7 @@ const UNET: Rule = Rule {
 const SD1: Rule = Rule {
     name: "sd1",
     architecture: "stable-diffusion-v1",
+    base_version: "sd_v1",
     evidence: "unet/config.json: no addition_embed_type; text_encoder/config.json: hidden_act = quick_gelu, as CLIP-L has",
     resolution_px: 512,
     ..UNET
@@ -43,6 +45,7 @@ const SD1: Rule = Rule {
 const SD2: Rule = Rule {
     name: "sd2",
     architecture: "stable-diffusion-v2-768-v",
+    base_version: "sd_v2_v",
     evidence: "unet/config.json: no addition_embed_type; text_encoder/config.json: hidden_act = gelu, as OpenCLIP has",
     resolution_px: 768,
     ..UNET
@@ -52,6 +55,7 @@ const SD2: Rule = Rule {
 const SDXL: Rule = Rule {
     name: "sdxl",
     architecture: "stable-diffusion-xl-v1-base",
+    base_version: "sdxl_base_v1-0",
     evidence: "unet/config.json: addition_embed_type = text_time; text_encoder and text_encoder_2 are there",
     resolution_px: 1024,
     clips: Clips::AsSaid,

@@ -20,6 +20,7 @@ use crate::text::{Sd3Conditioner, prompt};
 const RULE: Rule = Rule {
     name: "sd3",
     architecture: "stable-diffusion-v3-medium",
+    base_version: "sd3",
     evidence: "transformer/config.json: _class_name = SD3Transformer2DModel",
     denoiser: "transformer",
     resolution_px: 1024,

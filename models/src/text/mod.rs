@@ -16,3 +16,4 @@ pub use sd::SdConditioner;
 pub use sd3::Sd3Conditioner;
 pub use t5::T5Encoder;
 pub use tokenizer::{ClipTokenizer, clip_vocabulary};
+pub use unigram::t5_vocabulary;

@@ -10,6 +10,22 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 
 use crate::diffusers::read_json;
 
+/// The `tokenizer.json` of every T5 of version 1.1 that was published (Google, Apache-2.0), compressed.
+const PUBLISHED: &[u8] = include_bytes!("t5-tokenizer.json.zst");
+
+/// The rows of the table that it is for.
+pub const PUBLISHED_ROWS: u64 = 32_128;
+
+/// The files of a tokenizer's folder for published models.
+///
+/// # Errors
+/// Never, but where the program is damaged.
+pub fn t5_vocabulary() -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let json = zstd::decode_all(PUBLISHED)?;
+    let config = serde_json::json!({ "tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>" });
+    Ok(vec![("tokenizer.json", json), ("tokenizer_config.json", config.to_string().into_bytes())])
+}
+
 /// Text to token ids.
 pub struct T5Tokenizer {
     inner: Tokenizer,
@@ -66,5 +82,22 @@ impl T5Tokenizer {
         ids.push(self.end);
         ids.resize(length, self.pad);
         ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_vocabulary_is_inside() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        for (name, bytes) in t5_vocabulary()? {
+            std::fs::write(folder.path().join(name), bytes)?;
+        }
+        let tokenizer = T5Tokenizer::load(folder.path())?;
+        assert_eq!(tokenizer.row("Hello world", 5)?, [8774, 296, 1, 0, 0]);
+        assert_eq!(tokenizer.inner.get_vocab_size(true), 32_100);
+        Ok(())
     }
 }

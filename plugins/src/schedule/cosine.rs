@@ -3,9 +3,9 @@
 use std::f64::consts::FRAC_PI_2;
 use std::sync::OnceLock;
 
-use sconce_sdk::prelude::*;
+use sconce_sdk::{Discrete, prelude::*};
 
-use super::discrete::{Discrete, by_betas};
+use super::by_betas::by_betas;
 use crate::range;
 
 /// alpha² follows a squared cosine (Nichol & Dhariwal 2021, equation 17), with no step's beta above 0.999. At t = 1 it

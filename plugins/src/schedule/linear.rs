@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
-use sconce_sdk::prelude::*;
+use sconce_sdk::{Discrete, prelude::*};
 
-use super::discrete::{Discrete, by_betas};
+use super::by_betas::by_betas;
 use crate::range;
 
 /// Beta rises linearly (DDPM, Ho et al. 2020). At t = 1 it leaves alpha = 0.0063.

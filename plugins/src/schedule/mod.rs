@@ -1,8 +1,8 @@
 //! Schedules: how much signal and noise there is at each time.
 
+mod by_betas;
 mod cosine;
 mod cosine_continuous;
-mod discrete;
 mod edm;
 mod linear;
 mod log_snr_shift;
@@ -17,7 +17,6 @@ mod zero_terminal;
 
 pub use cosine::Cosine;
 pub use cosine_continuous::CosineContinuous;
-pub use discrete::Discrete;
 pub use edm::{Edm, Frame};
 pub use linear::Linear;
 pub use log_snr_shift::LogSnrShift;

@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
-use sconce_sdk::prelude::*;
+use sconce_sdk::{Discrete, prelude::*};
 
-use super::discrete::{Discrete, by_betas};
+use super::by_betas::by_betas;
 use crate::range;
 
 /// Beta rises linearly in its square root (Rombach et al. 2022): Stable Diffusion 1, 2 and XL. At t = 1 it leaves alpha =

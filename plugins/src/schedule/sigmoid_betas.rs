@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
-use sconce_sdk::prelude::*;
+use sconce_sdk::{Discrete, prelude::*};
 
-use super::discrete::{Discrete, by_betas};
+use super::by_betas::by_betas;
 use crate::range;
 
 /// Beta rises along the logistic function from -6 to 6 (Xu et al. 2022, GeoDiff): `beta_schedule = "sigmoid"` in

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use sconce_sdk::prelude::*;
+use sconce_sdk::{Discrete, prelude::*};
 use serde_json::Value;
 
-use super::{Cosine, Discrete, Linear, ScaledLinear, SigmoidBetas};
+use super::{Cosine, Linear, ScaledLinear, SigmoidBetas};
 
 /// A discrete schedule given by its numbers: the variance that each step adds, as in diffusers' `trained_betas`, or
 /// sigma/alpha at each point, as in k-diffusion and ComfyUI. Exactly one of the fields is given. From a file the numbers are

@@ -3,9 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use sconce_sdk::prelude::*;
-
-use super::Discrete;
+use sconce_sdk::{Discrete, prelude::*};
 
 /// Any schedule with no signal left at t = 1 (Lin et al. 2023, algorithm 1): the share of signal s = alpha/sqrt(alpha² +
 /// sigma²) becomes (s - s(1)) s(0)/(s(0) - s(1)), where s(0) is at a discrete schedule's first point.

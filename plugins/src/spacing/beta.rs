@@ -1,10 +1,11 @@
 //! The spacing that is dense at both ends.
 
 use sconce_sdk::prelude::*;
+use sconce_sdk::special::beta;
 
 use super::amounts::{Amounts, Over, point_below};
 use super::{Last, levels, points};
-use crate::{beta, range};
+use crate::range;
 
 /// Quantiles of a beta distribution, dense at both ends (Lee et al. 2024, "Beta sampling is all you need"): `beta` in
 /// ComfyUI, where it divides time, and `use_beta_sigmas` in diffusers, where it divides the amount of noise.

@@ -1,8 +1,8 @@
 //! A family of shapes with two numbers: the ends, the middle or one side.
 
 use sconce_sdk::prelude::*;
+use sconce_sdk::special::beta::{incomplete_beta, ln_beta};
 
-use crate::beta::{incomplete_beta, ln_beta};
 use crate::range;
 
 /// t follows a beta distribution, whose density is t^(alpha - 1) (1 - t)^(beta - 1) but for a factor: both above 1 favour the

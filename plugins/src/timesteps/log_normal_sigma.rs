@@ -3,8 +3,8 @@
 use std::f64::consts::PI;
 
 use sconce_sdk::prelude::*;
+use sconce_sdk::special::normal::{normal, probit};
 
-use super::probit::{normal, probit};
 use crate::range;
 
 /// ln(sigma/alpha) is normal (Karras et al. 2022, table 1 and section 5), within what the schedule has: the same noise levels

@@ -3,8 +3,8 @@
 use std::f64::consts::PI;
 
 use sconce_sdk::prelude::*;
+use sconce_sdk::special::normal::{normal, probit};
 
-use super::probit::{normal, probit};
 use crate::range;
 
 /// The logit of t is normal (Esser et al. 2024, section 3.1): times in the middle, where the task is hardest, are drawn

@@ -8,7 +8,6 @@ mod log_normal_sigma;
 mod logit_normal;
 mod loss_aware;
 mod mode;
-pub(crate) mod probit;
 mod range;
 mod shift;
 mod uniform;

@@ -3,10 +3,10 @@
 use std::f64::consts::{SQRT_2, TAU};
 
 use sconce_sdk::prelude::*;
+use sconce_sdk::special::normal::probit;
 use serde::de::{Deserializer, Error};
 
 use crate::range;
-use crate::timesteps::probit::probit;
 
 /// L/e^u + u of the weighted loss L, with u(lambda) learned beside the model (Karras et al. 2024, "Analyzing and improving
 /// the training dynamics of diffusion models", section 2.1 and appendix B.2; after Kendall, Gal & Cipolla 2018). Its

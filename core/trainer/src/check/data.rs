@@ -32,6 +32,16 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
                 "cropped": set.cropped, "largest_crop": set.largest_crop, "enlarged": set.enlarged,
                 "masked": set.masked, "idle_masks": set.idle_masks, "uncaptioned": set.uncaptioned, "skipped": set.skipped.iter().map(|s| json!({ "path": s.path, "why": s.why })).collect::<Vec<_>>() }),
     );
+    if let Some(least) = recipe.needs.as_ref().and_then(|needs| needs.pictures).filter(|least| set.training < *least) {
+        report.warn(
+            "few-pictures",
+            format!(
+                "needs.pictures: the recipe is for {least} pictures or more, and there are {} to train on",
+                set.training
+            ),
+            "add pictures, or expect another result than the recipe's maker had",
+        );
+    }
     let share_skipped = set.skipped.len() as f64 / set.found.max(1) as f64;
     if share_skipped > 0.1 {
         report.warn(

@@ -40,9 +40,17 @@ const ADDED: [&[usize]; 1] = [&[16, 1280]];
 /// `stores`: of all the model's components; `parts`: what of them trains.
 pub(super) fn explain(resolved: &Resolved, stores: &[Arc<Store>], parts: &[Part], report: &mut Report) {
     let recipe = &resolved.recipe;
-    let trains = |store: &Store| parts.iter().any(|part| part.store.component() == store.component());
+    // Encoders that learn words stay, too; which ones do is the model's to say where the recipe does not.
+    let learns = |component: &str| {
+        let named = |encoders: &Vec<String>| encoders.is_empty() || encoders.iter().any(|e| e == component);
+        component.starts_with("text_encoder") && recipe.train.token.iter().any(|token| named(&token.encoders))
+    };
+    let trains = |store: &Store| {
+        parts.iter().any(|part| part.store.component() == store.component()) || learns(store.component())
+    };
     let (adapter, compute) = (recipe.adapter.as_deref(), DType::from(recipe.model.dtype));
-    let in_full = |store: &Store| adapter.is_none() && trains(store);
+    let in_full =
+        |store: &Store| adapter.is_none() && parts.iter().any(|part| part.store.component() == store.component());
     let added = |part: &Part| match adapter {
         Some(adapter) => {
             let place = |layer: &Adapted| format!("{}.{}", part.store.component(), layer.path());
@@ -80,7 +88,8 @@ pub(super) fn explain(resolved: &Resolved, stores: &[Arc<Store>], parts: &[Part]
             Task::Denoiser => PIXELS,
             Task::Autoencoder => AUTOENCODER_PIXELS,
         };
-    let largest = parts.iter().map(|part| part.store.elements()).max().unwrap_or_default() as f64;
+    let denoiser = || stores.first().map_or(0, |store| store.elements());
+    let largest = parts.iter().map(|part| part.store.elements()).max().unwrap_or_else(denoiser) as f64;
     let tokens = match recipe.train.task {
         Task::Denoiser => resolved.family.tokens(&resolved.model_dir, side).ok().flatten(),
         Task::Autoencoder => None,

@@ -1,6 +1,6 @@
 //! What a recipe means where pictures are drawn: where the sampler starts, and whether the model can be asked there.
 
-use sconce_sdk::{Choice, Kind, Schedule, Spacing, registry};
+use sconce_sdk::{Choice, Kind, Noise, Schedule, Spacing, registry};
 use serde_json::json;
 
 use super::noise::{blows_up, fitting, percent, signal};
@@ -28,6 +28,20 @@ pub(super) fn explain(resolved: &Resolved, singular: bool, report: &mut Report) 
         ),
         json!({ "table": sampling, "first_t": first.t, "first_alpha": first.noise.alpha }),
     );
+    // Multiplied out, since alpha may be 0.
+    let falls = |from: &Noise, to: &Noise| to.sigma * from.alpha < from.sigma * to.alpha;
+    if let Some(k) = levels.windows(2).position(|pair| !falls(&pair[0].noise, &pair[1].noise)) {
+        report.refuse(
+            "level-twice",
+            format!(
+                "the spacing `{}` does not go on to less noise from step {k} to the next on this schedule, t = {} and t = {}",
+                sampling.spacing.name(),
+                figure(levels[k].t),
+                figure(levels[k + 1].t)
+            ),
+            "let it stay between the schedule's ends, and take no more steps than it has levels",
+        );
+    }
     let end = schedule.at(1.0).alpha;
     if end == 0.0 && first.t < 1.0 - 1e-9 && first.noise.alpha > 1e-3 {
         report.warn(

@@ -5,6 +5,7 @@
 mod bucket;
 mod cache;
 mod order;
+mod parquet;
 mod picture;
 mod set;
 mod source;
@@ -12,5 +13,6 @@ mod source;
 pub use bucket::Buckets;
 pub use cache::{Cache, Encoded};
 pub use order::{Dropped, Order, Use};
+pub(crate) use parquet::split;
 pub use picture::{Frame, Framing, Mirrored};
 pub use set::{Item, Report, Set, Skipped};

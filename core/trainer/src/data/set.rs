@@ -8,9 +8,12 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::bucket::Buckets;
+use super::parquet;
 use super::picture::{self, Frame, Framing, MaskOf, Mirrored, Probe};
 use super::source::{self, Captioned, is_named_mask};
 use crate::digest::Digest;
+use crate::embedded;
+use crate::hub::{self, Needs};
 use crate::recipe::{Aspect, DataTable, Flip, MaskFrom, SourceTable};
 
 /// One thing to train on: a picture on a ground, with its caption.
@@ -105,7 +108,11 @@ impl Set {
     pub fn open(data: &DataTable, base: &Path, side_px: u32, step_px: u32, share: f64) -> Result<Self> {
         let mut set = Self { files: vec![], items: vec![], train: vec![], held_out: vec![], report: Report::default() };
         for source in &data.source {
-            set.add(source, &crate::embedded::locate(&source.path, base)?, side_px, step_px, share)?;
+            let folder = match &source.split {
+                Some(split) if hub::leads(&source.path) => hub::fetched(&source.path, Needs::Split(split))?,
+                _ => embedded::locate(&source.path, base)?,
+            };
+            set.add(source, &folder, side_px, step_px, share)?;
         }
         set.report.training = set.train.len();
         set.report.held_out = set.held_out.len();
@@ -129,7 +136,8 @@ impl Set {
             Aspect::Buckets => Buckets::new(side, step_px),
             Aspect::Square => Buckets::square(side, step_px),
         };
-        let found = source::scan(folder)?;
+        let unpacked = parquet::unpacked(source, folder)?;
+        let found = source::scan(unpacked.as_deref().unwrap_or(folder))?;
         self.report.found += found.len();
         let probes: Vec<_> = found.par_iter().map(|c| probe(source, c)).collect();
         let sized = |p: (Probe, Option<MaskFile>)| {

@@ -17,7 +17,7 @@ pub(super) struct Captioned {
     pub mask: Option<PathBuf>,
 }
 
-const IMAGES: [&str; 7] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif"];
+pub(super) const IMAGES: [&str; 7] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif"];
 
 /// A line of `metadata.jsonl`, the image-folder convention of the Hugging Face hub.
 #[derive(Deserialize)]

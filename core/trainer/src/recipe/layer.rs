@@ -149,7 +149,15 @@ fn fill_lists(upper: &mut Layer, below: &[Layer]) {
         }
     });
     for (path, changes) in indexed {
-        let Some(lower) = below.iter().rev().find(|l| l.get(&path).is_some_and(Value::is_array)) else { continue };
+        let lower = below.iter().rev().find(|l| l.get(&path).is_some_and(Value::is_array));
+        let Some(lower) = lower else {
+            // A list of its own, where its items are counted from 0.
+            let in_order = (0..changes.len()).map(|i| changes.get(&i.to_string()).cloned());
+            if let Some(items) = in_order.collect::<Option<Vec<Value>>>() {
+                replace(&mut upper.value, &path, Value::Array(items));
+            }
+            continue;
+        };
         let Some(Value::Array(mut items)) = lower.get(&path).cloned() else { continue };
         let mut copied = Vec::new();
         leaves(&path, &Value::Array(items.clone()), &mut |leaf| copied.push(leaf.to_owned()));
@@ -162,14 +170,19 @@ fn fill_lists(upper: &mut Layer, below: &[Layer]) {
             let origin = lower.origin_of(&leaf, |m| m.value);
             upper.origins.insert(leaf, origin);
         }
-        let (outer, name) = path.rsplit_once('.').map_or((None, path.as_str()), |(a, b)| (Some(a), b));
-        let table = outer
-            .into_iter()
-            .flat_map(|o| o.split('.'))
-            .try_fold(&mut upper.value, |map, name| map.get_mut(name).and_then(Value::as_object_mut));
-        if let Some(table) = table {
-            table.insert(name.to_owned(), Value::Array(items));
-        }
+        replace(&mut upper.value, &path, Value::Array(items));
+    }
+}
+
+/// Puts a value in the place of the one at a path that is there.
+fn replace(tables: &mut Map<String, Value>, path: &str, value: Value) {
+    let (outer, name) = path.rsplit_once('.').map_or((None, path), |(a, b)| (Some(a), b));
+    let table = outer
+        .into_iter()
+        .flat_map(|o| o.split('.'))
+        .try_fold(tables, |map, name| map.get_mut(name).and_then(Value::as_object_mut));
+    if let Some(table) = table {
+        table.insert(name.to_owned(), value);
     }
 }
 

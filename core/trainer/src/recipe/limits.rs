@@ -86,6 +86,7 @@ pub(super) fn broken(recipe: &Recipe) -> Vec<(String, String)> {
             demand(strange.is_none(), format!("output.adapter_layouts.{i}"), &limit);
         }
     }
+    demand(recipe.output.shard_mb.is_none_or(|mb| mb > 0), "output.shard_mb".into(), "must be 1 or more");
     demand(train.accumulate > 0, "train.accumulate".into(), "must be 1 or more");
     demand(train.keep > 0, "train.keep".into(), "must be 1 or more: the last checkpoint is the result");
     let masks = data.source.iter().any(|s| s.mask != MaskFrom::None);

@@ -12,12 +12,14 @@
 //! looked up in the registry and its table read typed. All faults that can be found are reported together.
 
 mod builtin;
+mod chain;
 mod convert;
 mod document;
 mod error;
 mod layer;
 mod limits;
 mod native;
+mod needs;
 mod reader;
 mod resolve;
 mod schema;
@@ -33,6 +35,7 @@ pub use document::{Position, Syntax};
 pub use error::{Blame, Fault, Origin, RecipeError};
 pub use layer::inline;
 pub use native::family;
+pub use needs::{NeededPlugin, NeedsTable};
 pub use resolve::{RecipeSource, Resolved, resolve, resolve_in};
 pub use schema::schema;
 pub use tables::*;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::error::{Blame, Fault, Origin};
 use super::layer::{self, Layer, OPTIONAL};
+use super::needs::NeedsTable;
 use super::resolve::Resolved;
 use super::tables::{ModelTable, Recipe, Task};
 use super::{limits, native};
@@ -30,7 +31,8 @@ pub(super) struct Reader {
 
 impl Reader {
     pub fn read(&mut self, name: String, base_dir: PathBuf) -> Option<Resolved> {
-        const TABLES: [&str; 17] = [
+        const TABLES: [&str; 18] = [
+            "needs",
             "model",
             "schedule",
             "objective",
@@ -59,6 +61,12 @@ impl Reader {
             self.fault(&key, error);
         }
 
+        let needs: Option<NeedsTable> = self.optional("needs")?;
+        let unmet: Vec<_> = needs.iter().flat_map(NeedsTable::unmet).collect();
+        if !unmet.is_empty() {
+            unmet.into_iter().for_each(|(field, error)| self.fault(&field, error));
+            return None; // what follows would be about what is missing
+        }
         let model: Option<ModelTable> = self.table("model");
         let mut model = model;
         let found = model.as_mut().and_then(|m| self.native(m));
@@ -86,6 +94,7 @@ impl Reader {
 
         let (native, family, model_dir) = found?;
         let mut recipe = Recipe {
+            needs,
             model: model?,
             schedule: schedule?,
             objective: objective?,
@@ -113,6 +122,8 @@ impl Reader {
         let sources = recipe.data.source.iter_mut().enumerate();
         places.extend(sources.map(|(i, source)| (format!("data.source.{i}.path"), &mut source.path)));
         places.extend(recipe.train.adapter_from.iter_mut().map(|path| ("train.adapter_from".to_owned(), path)));
+        let previews = recipe.preview.as_mut().and_then(|preview| preview.autoencoder.as_mut());
+        places.extend(previews.map(|path| ("preview.autoencoder".to_owned(), path)));
         let tokens = recipe.train.token.iter_mut().enumerate();
         places.extend(tokens.filter_map(|(i, token)| Some((format!("train.token.{i}.from"), token.from.as_mut()?))));
         for (field, path) in places.into_iter().filter(|(_, path)| hub::leads(path)) {
@@ -196,7 +207,7 @@ impl Reader {
 
     /// `Some(None)`: there is no such table. `None`: there is, and it is wrong.
     fn optional<T: DeserializeOwned + Serialize + JsonSchema>(&mut self, path: &str) -> Option<Option<T>> {
-        debug_assert!(OPTIONAL.contains(&path));
+        debug_assert!(path == "needs" || OPTIONAL.contains(&path));
         if self.merged.contains_key(path) { self.table(path).map(Some) } else { Some(None) }
     }
 
@@ -223,7 +234,9 @@ fn complete(recipe: &mut Recipe, native: &Native, origins: &mut BTreeMap<String,
     let given: Vec<String> = origins.keys().cloned().collect();
     let said = |path: &str| given.iter().any(|p| p == path);
     let mut note = |path: &str, why: &str| origins.insert(path.to_owned(), Origin::Default(why.to_owned()));
-    if recipe.train.components.is_empty() && recipe.train.task == Task::Denoiser {
+    // Words without an adapter are all that is learned.
+    let words_alone = recipe.adapter.is_none() && !recipe.train.token.is_empty();
+    if recipe.train.components.is_empty() && recipe.train.task == Task::Denoiser && !words_alone {
         recipe.train.components.insert(native.denoiser.clone(), 1.0);
         note(&format!("train.components.{}", native.denoiser), "the denoiser trains");
     }

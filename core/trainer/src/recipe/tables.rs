@@ -14,6 +14,7 @@ use sconce_sdk::{
 use serde::{Deserialize, Serialize};
 
 use super::convert::Convert;
+use super::needs::NeedsTable;
 use super::token::TokenTable;
 use crate::adapter::{Adapter, AdapterLayout};
 use crate::model::{LoadOptions, Native, Recompute};
@@ -26,6 +27,9 @@ use crate::solver::Solver;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// What the recipe asks of who runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<NeedsTable>,
     /// What is fine-tuned.
     pub model: ModelTable,
     /// How much signal and noise there is at each time. Default: the checkpoint's own.
@@ -107,7 +111,7 @@ pub struct ModelTable {
     /// the program.
     pub path: String,
     /// Components that a single file does not hold, or that take the place of its own:
-    /// `{ vae = "ae.safetensors", text_encoder = "clip_l.safetensors", tokenizer_2 = "t5/tokenizer.json" }`.
+    /// `{ vae = "ae.safetensors", text_encoder = "clip_l.safetensors", text_encoder_2 = "t5xxl.safetensors" }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, PathBuf>,
     /// The family, where it must not be read from the folder.
@@ -217,8 +221,17 @@ pub struct DataTable {
 pub struct SourceTable {
     /// A folder of images, each with a `.txt` caption of its name, or all in `metadata.jsonl` (`file_name`, `text`).
     /// `embedded:quickstart` is the set inside the program. Masks are `name.mask.png` beside `name`, or the `mask` column
-    /// of `metadata.jsonl`; see `mask`.
+    /// of `metadata.jsonl`; see `mask`. Or a Parquet file, or a folder of them, as datasets on the hub are.
     pub path: String,
+    /// Of Parquet files in several splits the one that is meant: `train`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// The column of pictures in Parquet files. Default: the only one that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_column: Option<String>,
+    /// The column of captions in Parquet files. Default: `text`, `caption` or `prompt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption_column: Option<String>,
     /// How often each picture counts in a pass over the data.
     #[serde(default = "one")]
     pub repeats: usize,
@@ -484,7 +497,7 @@ pub struct PreviewTable {
     /// The folder of an autoencoder that decodes them in place of the model's: a tiny one (TAESD, TAEF1) takes a fraction of
     /// time and memory, and shows a little less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub autoencoder: Option<PathBuf>,
+    pub autoencoder: Option<String>,
     /// Height in pixels. Default: the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height_px: Option<u32>,
@@ -542,12 +555,25 @@ pub struct OutputTable {
     /// Layouts of a whole model: a diffusers folder, or one file for ComfyUI, Forge and A1111.
     #[serde(default = "model_layouts")]
     pub model_layouts: BTreeSet<ModelLayout>,
+    /// The largest weight file of a diffusers folder, in megabytes (millions of bytes): a component that is more is written in
+    /// shards with an index. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_mb: Option<u64>,
     /// Layouts of an adapter's files: `peft` for diffusers, `kohya` for ComfyUI, Forge and A1111. Default: both.
     #[serde(default = "adapter_layouts")]
     pub adapter_layouts: Vec<Choice<dyn AdapterLayout>>,
     /// The title in the weight files' headers. Default: the recipe's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// Who made it, for the headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// What it is, for the headers and the card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Under which licence it is given, for the headers and the card: `CC-BY-4.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
 }
 
 impl Default for AutoencoderTable {
@@ -562,8 +588,12 @@ impl Default for OutputTable {
             dir: None,
             dtype: Float::default(),
             model_layouts: model_layouts(),
+            shard_mb: None,
             adapter_layouts: adapter_layouts(),
             title: None,
+            author: None,
+            description: None,
+            license: None,
         }
     }
 }

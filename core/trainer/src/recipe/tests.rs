@@ -106,6 +106,7 @@ double!(Family, Toy, "toy", {}, impl Family for Toy {
         Ok(Native {
             family: "toy".into(),
             architecture: "toy".into(),
+            base_version: "toy".into(),
             schedule: json!({"type": "leaky", "left": 0.25}),
             objective: json!({"type": "epsilon"}),
             spacing: json!({"type": "leading", "offset": 3}),

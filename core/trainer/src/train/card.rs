@@ -35,6 +35,9 @@ fn text(job: &Job, written: &[PathBuf], out: &Path) -> String {
     if recipe.output.adapter_layouts.iter().any(|l| l.name() == "peft") || adapter.is_none() {
         text += "library_name: diffusers\n";
     }
+    if let Some(license) = &recipe.output.license {
+        let _ = writeln!(text, "license: {}", json!(license.to_lowercase()));
+    }
     let base = base(recipe);
     if let Some(published) = base.strip_prefix("hf://") {
         let name: Vec<&str> = published.split(['@', '/']).take(2).collect();
@@ -44,6 +47,9 @@ fn text(job: &Job, written: &[PathBuf], out: &Path) -> String {
     tags.iter().for_each(|tag| text += &format!("- {}\n", json!(tag)));
     let _ = writeln!(text, "---\n\n# {title}\n");
 
+    if let Some(description) = &recipe.output.description {
+        let _ = writeln!(text, "{}\n", description.trim());
+    }
     let how = adapter.map_or("A fine-tune".to_owned(), |a| format!("An adapter (`{a}`)"));
     let _ = writeln!(
         text,

@@ -8,6 +8,7 @@ use candle_core::{Device, Error, Result};
 
 use super::preview::GroundLuminance;
 use crate::data::Report;
+use crate::lock::Lock;
 use crate::model::Native;
 
 /// How to run: what a command line says and a recipe does not.
@@ -20,6 +21,8 @@ pub struct Options {
     pub start: Start,
     /// Set to stop after the current step, with a checkpoint.
     pub stop: Arc<AtomicBool>,
+    /// What the run is to depend on: where anything else is found, it does not start.
+    pub lock: Option<Lock>,
 }
 
 /// Where a run starts.

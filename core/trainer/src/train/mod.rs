@@ -25,7 +25,7 @@ pub use event::{Ended, Event, Failed, Observer, Options, Start, StepReport};
 pub use log::Logs;
 pub use memory::{peak_bytes, resident_bytes};
 pub use mix::Mix;
-pub use output::{Header, header};
+pub use output::{Header, LOCK, RECIPE, header};
 pub use preview::GroundLuminance;
 pub use rebuild::{History, Rebuilt, Written, rebuild, validate};
 pub use run::run;

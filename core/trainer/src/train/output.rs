@@ -12,7 +12,12 @@ use super::run::Job;
 use super::weights::Weights;
 use crate::adapter::Saved;
 use crate::model::{Native, SaveModel};
-use crate::recipe::ModelLayout;
+use crate::recipe::{ModelLayout, Recipe};
+
+/// The header's fields that hold the recipe, and the lock of the run.
+pub const RECIPE: &str = "sconce.recipe";
+/// See [`RECIPE`].
+pub const LOCK: &str = "sconce.lock";
 
 /// What the header of a weight file tells.
 pub struct Header<'a> {
@@ -26,6 +31,8 @@ pub struct Header<'a> {
     pub adapter: Option<&'a str>,
     /// What is predicted, on which schedule, as the run computed with them.
     pub process: (&'a dyn Schedule, &'a dyn Objective),
+    /// The run, whose recipe tells more.
+    pub run: &'a Recipe,
 }
 
 /// Header fields: ModelSpec 1.0.1, the recipe, and for adapters the `ss_*` fields that other programs read.
@@ -39,24 +46,60 @@ pub fn header(h: &Header) -> BTreeMap<String, String> {
         ("modelspec.sai_model_spec", "1.0.1".to_owned()),
         ("modelspec.architecture", architecture),
         ("modelspec.implementation", "https://github.com/huggingface/diffusers".to_owned()),
+        // Of the tensors' bytes: put in when they are written.
+        (sconce_nn::weights::TENSORS_HASH, String::new()),
         ("modelspec.title", h.title.to_owned()),
         ("modelspec.resolution", format!("{side}x{side}")),
         ("modelspec.prediction_type", prediction),
         ("sconce.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("sconce.recipe", h.recipe.to_owned()),
+        (RECIPE, h.recipe.to_owned()),
         ("sconce.objective", h.trained_as.objective.to_string()),
         ("sconce.schedule", h.trained_as.schedule.to_string()),
     ]);
+    let told = &h.run.output;
+    let words: Vec<&str> = h.run.train.token.iter().map(|token| token.text.as_str()).collect();
+    for (name, text) in [
+        ("modelspec.author", told.author.clone()),
+        ("modelspec.description", told.description.clone()),
+        ("modelspec.license", told.license.clone()),
+        ("modelspec.trigger_phrase", (!words.is_empty()).then(|| words.join(", "))),
+    ] {
+        fields.extend(text.map(|text| (name, text)));
+    }
     if h.adapter.is_some() {
         let flag = |b: bool| if b { "True" } else { "False" }.to_owned();
         let (schedule, objective) = h.process;
         let middle = schedule.at(0.5);
         fields.insert("ss_v_parameterization", flag(objective.target(&middle) == [-middle.sigma, middle.alpha]));
         fields.insert("ss_zero_terminal_snr", flag(schedule.at(1.0).alpha == 0.0));
-        fields.insert("ss_base_model_version", h.trained_as.family.clone());
+        fields.insert("ss_base_model_version", h.trained_as.base_version.clone());
+        fields.insert("ss_v2", flag(h.trained_as.base_version.starts_with("sd_v2")));
         fields.insert("ss_output_name", h.title.to_owned());
+        fields.extend(as_kohya(h.run));
     }
     fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+}
+
+/// What kohya's scripts would say of such a run, for the programs that show it.
+fn as_kohya(run: &Recipe) -> Vec<(&'static str, String)> {
+    let table = run.adapter.as_ref().map(|adapter| adapter.table()).unwrap_or_default();
+    // Of an adapter around another one the inner has the rank.
+    let number = |name: &str| table.get(name).or_else(|| table.get("of")?.get(name)).filter(|n| n.is_number());
+    let module = if number("rank").is_some() { "networks.lora" } else { "lycoris.kohya" };
+    let mut fields = vec![
+        ("ss_network_module", module.to_owned()),
+        ("ss_learning_rate", run.optimizer.lr().to_string()),
+        ("ss_optimizer", run.optimizer.name().to_owned()),
+        ("ss_lr_scheduler", run.lr.name().to_owned()),
+        ("ss_num_train_images", run.train.images.to_string()),
+        ("ss_gradient_accumulation_steps", run.train.accumulate.to_string()),
+        ("ss_max_grad_norm", run.train.clip_norm.to_string()),
+        ("ss_caption_dropout_rate", run.data.caption_dropout.to_string()),
+        ("ss_seed", run.train.seed.to_string()),
+    ];
+    fields.extend(number("rank").map(|n| ("ss_network_dim", n.to_string())));
+    fields.extend(number("alpha").map(|n| ("ss_network_alpha", n.to_string())));
+    fields
 }
 
 /// Writes a whole model in the layouts that the recipe asks for.
@@ -109,15 +152,19 @@ pub(super) fn write(
             recipe: &text,
             adapter,
             process: (&**schedule, &**objective),
+            run: recipe,
         });
         fields.extend(job.notes.clone());
+        fields.extend(job.lock.get().map(|lock| (LOCK.to_owned(), lock.clone())));
         fields
     };
     let words = super::tokens::write(job.model, &weights.words, dtype, &header(Some("textual-inversion")), out)?;
     let changed = weights.by_component();
     if recipe.adapter.is_none() {
         let metadata = header(None);
-        let save = SaveModel { weights: &changed, configs, dtype, trained_as: &trained_as, metadata: &metadata };
+        let shard_bytes = recipe.output.shard_mb.map(|mb| mb * 1_000_000);
+        let save =
+            SaveModel { weights: &changed, configs, dtype, trained_as: &trained_as, metadata: &metadata, shard_bytes };
         // Where words are all that was learned, the model is as it was.
         let mut written = if changed.is_empty() { Vec::new() } else { write_model(job, &save, out)? };
         written.extend(words);

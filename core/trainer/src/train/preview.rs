@@ -11,6 +11,7 @@ use sconce_sdk::{Choice, Kind, Objective, ParamError, Schedule, Spacing};
 use serde_json::Value;
 
 use super::run::Job;
+use crate::hub::{self, Needs};
 use crate::model::{Conditioner, Geometry};
 use crate::network::{Conversion, Network};
 use crate::recipe::{PreviewTable, SamplingTable};
@@ -110,7 +111,10 @@ fn sampled(
 ) -> Result<Vec<RgbImage>> {
     let model = job.model;
     let decoder = match &table.autoencoder {
-        Some(dir) => model.autoencoder_in(dir, &job.recipe.model.load_options(&job.options.device))?,
+        Some(dir) => {
+            let dir = hub::here(Path::new(dir), Needs::All)?;
+            model.autoencoder_in(&dir, &job.recipe.model.load_options(&job.options.device))?
+        }
         None => model.autoencoder().clone(),
     };
     let vae = &*decoder;

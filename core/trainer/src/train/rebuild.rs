@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use sconce_nn::weights::WeightFiles;
@@ -200,7 +201,7 @@ pub fn rebuild(
     let mut notes = BTreeMap::from([("sconce.ema".to_owned(), average.to_string())]);
     let data = Checkpoints::new(&options.out, resolved.recipe.train.keep).data()?;
     notes.extend(data.map(|data| ("sconce.data".to_owned(), data)));
-    let job = Job { resolved, recipe: &resolved.recipe, options, model: &*model, notes };
+    let job = Job { resolved, recipe: &resolved.recipe, options, model: &*model, notes, lock: OnceLock::new() };
     let weights = Weights::prepare(&resolved.recipe, &*model)?;
     let put = history.put(rebuilt, &weights, rank)?;
     let files = match resolved.recipe.train.task {
@@ -232,7 +233,14 @@ pub fn validate(
         return Err(Error::Msg(why.into()).into());
     }
     let model = load(resolved, &options.device)?;
-    let job = Job { resolved, recipe: &resolved.recipe, options, model: &*model, notes: BTreeMap::new() };
+    let job = Job {
+        resolved,
+        recipe: &resolved.recipe,
+        options,
+        model: &*model,
+        notes: BTreeMap::new(),
+        lock: OnceLock::new(),
+    };
     let weights = Weights::prepare(&resolved.recipe, &*model)?;
     let set = open_set(&job).map_err(Failed::Files)?;
     let mut task = DenoiserTask::new(&job, &set, &weights, std::iter::empty(), observer)?;

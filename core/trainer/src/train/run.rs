@@ -5,11 +5,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use candle_core::{Device, Error, Result, Tensor, bail};
 use sconce_nn::checkpoint::backward;
+use sconce_sdk::health;
 
 use super::autoencoder::AutoencoderTask;
 use super::averages::Averages;
@@ -25,6 +27,7 @@ use super::tokens;
 use super::weights::Weights;
 use crate::data::{Order, Use};
 use crate::hub::{self, Needs};
+use crate::lock::Locking;
 use crate::model::Model;
 use crate::optimizer::At;
 use crate::recipe::{Float, Gradients as Keep, Recipe, Resolved, Task as What};
@@ -89,6 +92,8 @@ pub(super) struct Job<'a> {
     pub model: &'a dyn Model,
     /// Further header fields of the weight files that are written.
     pub notes: BTreeMap<String, String>,
+    /// The run's lock, once it is known.
+    pub lock: OnceLock<String>,
 }
 
 /// Runs a resolved recipe.
@@ -105,8 +110,8 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     }
     let model = load(resolved, &options.device)?;
     let stores = model.stores();
-    let mut job = Job { resolved, recipe, options, model: &*model, notes: BTreeMap::new() };
-    let weights = Weights::prepare(recipe, &*model)?;
+    let mut job = Job { resolved, recipe, options, model: &*model, notes: BTreeMap::new(), lock: OnceLock::new() };
+    let weights = Weights::prepare(recipe, &*model).map_err(Failed::Files)?;
     let elements: usize = stores.iter().map(|s| s.elements()).sum();
     observer.see(&Event::Loaded(model.native(), weights.elements(), elements))?;
 
@@ -115,6 +120,12 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     tokens::said_by(&weights.words, set.captions()).map_err(Failed::Files)?;
     let of = MadeOf { recipe: resolved.to_toml(), data: set.identity() };
     job.notes.insert("sconce.data".to_owned(), of.data.clone());
+    let mut locking = Some(Locking::start(resolved, &of.data, &options.device));
+    if let Some((wanted, locking)) = options.lock.as_ref().zip(locking.take_if(|_| options.lock.is_some())) {
+        let lock = locking.end()?;
+        lock.held_to(wanted).map_err(Failed::Files)?;
+        job.lock.get_or_init(|| lock.to_toml());
+    }
     let order = || {
         let d = &recipe.data;
         Order::new(&set.items, set.train.clone(), d.batch, d.caption_dropout, recipe.train.seed)
@@ -201,12 +212,18 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
         let stop = options.stop.load(Ordering::Relaxed);
         let save = recipe.train.save_every_images;
         if stop || due(save, before, at.images, total) {
-            let path = checkpoints.save(at, &of, &weights, &averages, &**optimizer.borrow(), &task.learned()?)?;
+            let learned = task.learned()?;
+            health::check().map_err(Error::wrap)?;
+            let path = checkpoints.save(at, &of, &weights, &averages, &**optimizer.borrow(), &learned)?;
             observer.see(&Event::Saved(at.images, &path))?;
             if stop && at.images < total {
                 return Ok(Ended::Stopped(path));
             }
         }
+    }
+    if let Some(locking) = locking {
+        let lock = locking.end()?;
+        job.lock.get_or_init(|| lock.to_toml());
     }
     let mut written = averages.swapped(&weights, &**optimizer.borrow(), || task.write(&weights, &options.out))?;
     let sheet = options.out.join("before-after.png");
@@ -256,6 +273,8 @@ fn step(
     let mut parts: Vec<(&'static str, f64, usize)> = Vec::new();
     for part in 0..update.batches.len() {
         let batch = task.loss(update, part)?;
+        // A plugin of a library that failed has answered with no number, and says why here, before anything moves.
+        health::check().map_err(Error::wrap)?;
         let mean = (batch.sum / images)?;
         loss += f64::from(mean.to_scalar::<f32>()?);
         match recipe.train.gradients {

@@ -1,13 +1,13 @@
 //! The beta distribution: its distribution function and quantiles.
 
 /// ln B(a, b), the logarithm of the beta function.
-pub(crate) fn ln_beta(a: f64, b: f64) -> f64 {
+pub fn ln_beta(a: f64, b: f64) -> f64 {
     libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)
 }
 
 /// The regularised incomplete beta function I_x(a, b) (DLMF 8.17.22): the continued fraction, on the side of the mean where
 /// it converges fast.
-pub(crate) fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
+pub fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     if x <= 0.0 || x >= 1.0 {
         return x.clamp(0.0, 1.0);
     }
@@ -23,7 +23,7 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let coefficient = |k: usize| {
         let (m, over) = ((k / 2) as f64, a + k as f64);
-        let d = if k % 2 == 0 { m * (b - m) } else { -(a + m) * (a + b + m) };
+        let d = if k.is_multiple_of(2) { m * (b - m) } else { -(a + m) * (a + b + m) };
         d * x / (over * (over - 1.0))
     };
     let away = |y: f64| if y.abs() < TINY { TINY } else { y };
@@ -41,7 +41,7 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
 }
 
 /// The x below which a share u of the beta distribution with these shapes lies: Newton's method, kept between bounds.
-pub(crate) fn quantile(u: f64, a: f64, b: f64) -> f64 {
+pub fn quantile(u: f64, a: f64, b: f64) -> f64 {
     if u <= 0.0 || u >= 1.0 {
         return u.clamp(0.0, 1.0);
     }

@@ -1,5 +1,7 @@
 //! The normal distribution function and its inverse.
 
+#![allow(clippy::excessive_precision)] // the digits are as published
+
 /// The standard normal distribution function.
 pub fn normal(x: f64) -> f64 {
     0.5 * libm::erfc(-x / 2f64.sqrt())

@@ -1,33 +1,7 @@
 //! A discrete, variance-preserving schedule between its points. Training only ever visits the points; samplers ask
 //! anywhere, and `flow` asks for derivatives, so the table is continued to all of [0, 1].
 
-use sconce_sdk::Noise;
-
-/// Makes a schedule of a plugin that has the variance of each of its `steps` (`betas()`) and a cell for the `table`.
-macro_rules! by_betas {
-    ($plugin:ty) => {
-        impl $plugin {
-            fn table(&self) -> &Discrete {
-                self.table.get_or_init(|| Discrete::from_betas(self.betas()))
-            }
-        }
-
-        impl Schedule for $plugin {
-            fn at(&self, t: f64) -> Noise {
-                self.table().at(t)
-            }
-
-            fn t_of(&self, log_snr: f64) -> f64 {
-                self.table().t_of(log_snr)
-            }
-
-            fn grid(&self) -> Option<usize> {
-                Some(self.steps)
-            }
-        }
-    };
-}
-pub(super) use by_betas;
+use crate::noise::Noise;
 
 /// Points i = 0 … n-1 at t = (i + 1)/n, each a log-SNR; alpha² + sigma² = 1.
 ///

@@ -1,0 +1,219 @@
+//! A backbone of the other side's as a [`Network`] of ours: the same calls from the outside, with every length looked at
+//! before memory is lent.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::sync::{Arc, OnceLock};
+
+use super::backbone::SconceBackbone;
+use super::basic::{SconceNoise, SconceStatus};
+use super::foreign::{ABSENT, Foreign};
+use super::sink::{SconceError, TextBuffer};
+use super::tensor::{SconceTensor, SconceTensors, View};
+use crate::network::{About, Buffer, Gradients, Network, Parameter, Tape};
+use crate::noise::Noise;
+use crate::registry::ParamError;
+
+/// A network of the other side's, which its tapes keep alive.
+#[derive(Clone)]
+pub(super) struct ForeignNetwork(Arc<Inner>);
+
+struct Inner {
+    foreign: Foreign<SconceBackbone>,
+    parameters: OnceLock<Vec<Parameter>>,
+}
+
+impl ForeignNetwork {
+    pub fn new(foreign: Foreign<SconceBackbone>) -> Self {
+        Self(Arc::new(Inner { foreign, parameters: OnceLock::new() }))
+    }
+
+    fn foreign(&self) -> &Foreign<SconceBackbone> {
+        &self.0.foreign
+    }
+
+    fn call(
+        &self,
+        function: &str,
+        call: impl FnOnce(&SconceBackbone, *mut c_void, *const SconceError) -> SconceStatus,
+    ) -> Result<(), String> {
+        self.foreign().try_call(call).map_err(|e| self.foreign().named(function, &e))
+    }
+
+    fn known(&self) -> &[Parameter] {
+        self.0.parameters.get_or_init(|| self.listed())
+    }
+
+    fn listed(&self) -> Vec<Parameter> {
+        unsafe extern "C" fn put(context: *mut c_void, tensor: *const SconceTensor) {
+            // SAFETY: the context is the list below, which lives while the sink does.
+            let list = unsafe { &*context.cast::<RefCell<Vec<Result<Parameter, String>>>>() };
+            // SAFETY: the library's tensor lives until this call returns.
+            let view = unsafe { SconceTensor::view(tensor) };
+            let parameter = |v: View| Parameter { name: v.name.to_owned(), shape: v.shape.to_vec() };
+            list.borrow_mut().push(view.map(parameter).map_err(|e| e.message));
+        }
+        let list: RefCell<Vec<Result<Parameter, String>>> = RefCell::default();
+        let context = std::ptr::from_ref(&list).cast_mut().cast();
+        let sink = SconceTensors { size: size_of::<SconceTensors>(), context, put: Some(put) };
+        self.foreign().call("parameters", |table, handle, error| match table.parameters {
+            // SAFETY: a sink that lives, and the table's own handle.
+            Some(parameters) => unsafe { parameters(handle, &raw const sink, error) },
+            None => ABSENT,
+        });
+        list.into_inner().into_iter().collect::<Result<_, _>>().unwrap_or_else(|what| {
+            self.foreign().fault("parameters", ParamError::new(what));
+            Vec::new()
+        })
+    }
+
+    fn pass(&self, inputs: &[Buffer], out: &mut [f32], tape: *mut *mut c_void) -> Result<(), String> {
+        let shape = match inputs {
+            [x, ..] if x.data.len() == out.len() => x.shape,
+            _ => return Err(format!("the first input has not the {} elements of the output", out.len())),
+        };
+        if let Some(wrong) = inputs.iter().find(|b| b.shape.iter().product::<usize>() != b.data.len()) {
+            return Err(format!("the input `{}` has {} elements for {:?}", wrong.name, wrong.data.len(), wrong.shape));
+        }
+        let tensor = |b: &Buffer| SconceTensor::of(b.name, b.shape, b.data.as_ptr().cast_mut());
+        let tensors: Vec<SconceTensor> = inputs.iter().map(tensor).collect();
+        let list: Vec<*const SconceTensor> = tensors.iter().map(std::ptr::from_ref).collect();
+        let answer = SconceTensor::of("out", shape, out.as_mut_ptr());
+        self.call("forward", |table, handle, error| match table.forward {
+            // SAFETY: lists with their lengths, a tensor that may be written to, and the table's own handle.
+            Some(f) => unsafe { f(handle, list.len(), list.as_ptr(), &raw const answer, tape, error) },
+            None => ABSENT,
+        })
+    }
+}
+
+impl Network for ForeignNetwork {
+    fn about(&self) -> About {
+        let unknown = || About { channels: 0, side_multiple: 1, conditions: Vec::new(), native: Default::default() };
+        let text = TextBuffer::default();
+        let sink = text.sink();
+        let done = self.foreign().call("about", |table, handle, error| match table.about {
+            // SAFETY: a sink that lives, and the table's own handle.
+            Some(about) => unsafe { about(handle, &raw const sink, error) },
+            None => ABSENT,
+        });
+        if !done {
+            return unknown();
+        }
+        let about = text.finish("a text").map_err(|e| e.message);
+        let about = about.and_then(|text| serde_json::from_str(&text).map_err(|e| format!("says what is not so: {e}")));
+        about.unwrap_or_else(|what| {
+            self.foreign().fault("about", ParamError::new(what));
+            unknown()
+        })
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        self.known().to_vec()
+    }
+
+    fn read(&self, parameter: usize, out: &mut [f32]) -> Result<(), String> {
+        self.call("read", |table, handle, error| match table.read {
+            // SAFETY: room with its length, and the table's own handle.
+            Some(read) => unsafe { read(handle, parameter, out.len(), out.as_mut_ptr(), error) },
+            None => ABSENT,
+        })
+    }
+
+    fn write(&self, parameter: usize, values: &[f32]) -> Result<(), String> {
+        self.call("write", |table, handle, error| match table.write {
+            // SAFETY: an array with its length, and the table's own handle.
+            Some(write) => unsafe { write(handle, parameter, values.len(), values.as_ptr(), error) },
+            None => ABSENT,
+        })
+    }
+
+    fn time(&self, t: f64, noise: &Noise) -> f64 {
+        let Some(time) = self.foreign().table().time else { return t };
+        let (level, mut out) = (SconceNoise::from(*noise), f64::NAN);
+        // SAFETY: arrays of one, and the table's own handle.
+        let call =
+            |_: &_, handle, error| unsafe { time(handle, 1, &raw const t, &raw const level, &raw mut out, error) };
+        if self.foreign().call("time", call) {
+            self.foreign().watch("time", [out], &[("t", t), ("alpha", noise.alpha), ("sigma", noise.sigma)]);
+        }
+        out
+    }
+
+    fn record(&self, inputs: &[Buffer], out: &mut [f32]) -> Result<Box<dyn Tape>, String> {
+        let mut tape = std::ptr::null_mut();
+        self.pass(inputs, out, &raw mut tape)?;
+        let own = |b: &Buffer| (b.name.to_owned(), b.shape.to_vec());
+        Ok(Box::new(ForeignTape { network: self.clone(), tape, inputs: inputs.iter().map(own).collect() }))
+    }
+
+    fn forward(&self, inputs: &[Buffer], out: &mut [f32]) -> Result<(), String> {
+        self.pass(inputs, out, std::ptr::null_mut())
+    }
+}
+
+struct ForeignTape {
+    network: ForeignNetwork,
+    tape: *mut c_void,
+    inputs: Vec<(String, Vec<usize>)>,
+}
+
+// SAFETY: the ABI asks that a tape may be passed from thread to thread; one at a time uses it.
+unsafe impl Send for ForeignTape {}
+
+impl Drop for ForeignTape {
+    fn drop(&mut self) {
+        if let Some(forget) = self.network.foreign().table().forget {
+            self.network.foreign().with(|handle| {
+                // SAFETY: the tape is one of this handle's, and nothing uses it after this.
+                unsafe { forget(handle, self.tape) };
+            });
+        }
+    }
+}
+
+impl Tape for ForeignTape {
+    fn backward(&mut self, d_out: &[f32], wanted: &mut Gradients) -> Result<(), String> {
+        let (shape, known) = (&self.inputs[0].1, self.network.known());
+        let given = SconceTensor::of("out", shape, d_out.as_ptr().cast_mut());
+        let fits = |n: usize, shape: &[usize]| n == shape.iter().product::<usize>();
+        if !fits(d_out.len(), shape) {
+            return Err(format!("the gradient has {} elements for {shape:?}", d_out.len()));
+        }
+        let (mut inputs, mut parameters) = (Vec::new(), Vec::new());
+        for (room, (name, shape)) in wanted.inputs.iter_mut().zip(&self.inputs) {
+            inputs
+                .push(room.as_mut().map(|room| (room.len(), SconceTensor::of(name, shape, room.as_mut_ptr()), shape)));
+        }
+        for (room, Parameter { name, shape }) in wanted.parameters.iter_mut().zip(known) {
+            parameters
+                .push(room.as_mut().map(|room| (room.len(), SconceTensor::of(name, shape, room.as_mut_ptr()), shape)));
+        }
+        if inputs.len() != self.inputs.len() || parameters.len() != known.len() {
+            let [i, p] = [self.inputs.len(), known.len()];
+            return Err(format!("there are {i} inputs and {p} parameters to want gradients of or not"));
+        }
+        let all = inputs.iter().chain(&parameters).flatten();
+        if let Some((n, _, shape)) = all.into_iter().find(|(n, _, shape)| !fits(*n, shape)) {
+            return Err(format!("the room for a gradient has {n} elements for {shape:?}"));
+        }
+        let list = |tensors: &[Option<(usize, SconceTensor, &Vec<usize>)>]| -> Vec<*const SconceTensor> {
+            tensors
+                .iter()
+                .map(|t| t.as_ref().map_or(std::ptr::null(), |(_, tensor, _)| std::ptr::from_ref(tensor)))
+                .collect()
+        };
+        let (d_inputs, d_parameters) = (list(&inputs), list(&parameters));
+        let (n_inputs, n_parameters) = (d_inputs.len(), d_parameters.len());
+        let tape = self.tape;
+        self.network.call("backward", |table, handle, error| match table.backward {
+            // SAFETY: lists with their lengths of tensors that may be written to, a tape of this handle's, and the table's
+            // own handle.
+            Some(f) => unsafe {
+                let (d_inputs, d_parameters) = (d_inputs.as_ptr(), d_parameters.as_ptr());
+                f(handle, tape, &raw const given, n_inputs, d_inputs, n_parameters, d_parameters, error)
+            },
+            None => ABSENT,
+        })
+    }
+}

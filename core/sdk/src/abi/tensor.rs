@@ -1,0 +1,142 @@
+//! Tensors across the border: views of the caller's memory, for the length of a call.
+
+use std::ffi::c_void;
+
+use super::basic::SconceStr;
+use super::declare::c_struct;
+use super::table::{Table, read};
+use crate::registry::ParamError;
+
+/// The machine's own memory.
+pub const SCONCE_MEMORY_HOST: u32 = 0;
+/// 32-bit floats.
+pub const SCONCE_F32: u32 = 0;
+
+c_struct! {
+    /// A tensor in memory of the caller's: row-major, without gaps. It is the caller's, for the length of the call.
+    pub struct SconceTensor {
+        /// sizeof(SconceTensor), as its writer knows it.
+        pub size: usize,
+        /// What it is: "x", "time", the name of a condition or of a parameter.
+        pub name: SconceStr,
+        /// The type of its numbers: SCONCE_F32. Later versions may have others: fail for what you do not know.
+        pub dtype: u32,
+        /// Where `data` is: SCONCE_MEMORY_HOST. Later versions may have others: fail for what you do not know.
+        pub memory: u32,
+        /// The number of its sides.
+        pub rank: usize,
+        /// Its sides, the batch first.
+        pub shape: *const usize,
+        /// Its numbers. An argument's are read only, but where the function is to write them.
+        pub data: *mut c_void,
+    }
+}
+
+c_struct! {
+    /// Takes descriptions of tensors, one by one.
+    pub struct SconceTensors {
+        /// sizeof(SconceTensors), as the caller knows it.
+        pub size: usize,
+        /// What `put` takes first.
+        pub context: *mut c_void,
+        /// Copies the name and the shape of a tensor to the end of the list; `data` is not looked at.
+        pub put: Option<unsafe extern "C" fn(context: *mut c_void, tensor: *const SconceTensor)>,
+    }
+}
+
+impl Table for SconceTensor {
+    const LEAST: usize = size_of::<Self>();
+}
+impl Table for SconceTensors {
+    const LEAST: usize = size_of::<Self>();
+}
+
+/// More sides than this are a number that was read from the wrong place.
+const MOST_SIDES: usize = 16;
+
+/// A tensor of the other side's, looked at.
+pub(super) struct View<'a> {
+    pub name: &'a str,
+    pub shape: &'a [usize],
+    pub elements: usize,
+    data: *mut f32,
+}
+
+impl SconceTensor {
+    /// A view of ours for the other side. What it may write to must be memory that we may write to.
+    pub(super) fn of(name: &str, shape: &[usize], data: *mut f32) -> Self {
+        Self {
+            size: size_of::<Self>(),
+            name: SconceStr::of(name),
+            dtype: SCONCE_F32,
+            memory: SCONCE_MEMORY_HOST,
+            rank: shape.len(),
+            shape: shape.as_ptr(),
+            data: data.cast(),
+        }
+    }
+
+    /// Name and shape of a tensor; its data is looked at by [`View::numbers`] and [`View::room`] alone.
+    ///
+    /// # Safety
+    /// `tensor` is null, or points to a view of any version of the ABI's whose name, shape and data live for `'a`.
+    pub(super) unsafe fn view<'a>(tensor: *const Self) -> Result<View<'a>, ParamError> {
+        // SAFETY: by this function's contract.
+        let tensor = unsafe { read(tensor)? };
+        // SAFETY: by this function's contract.
+        let name = unsafe { tensor.name.read("a tensor's name")? };
+        let wrong = |what: String| Err(ParamError::new(format!("the tensor `{name}` {what}")));
+        if tensor.rank > MOST_SIDES || (tensor.rank > 0 && tensor.shape.is_null()) {
+            return wrong(format!("cannot have {} sides at {:?}", tensor.rank, tensor.shape));
+        }
+        let shape = match tensor.rank {
+            0 => &[],
+            // SAFETY: not null, and by this function's contract there are that many.
+            rank => unsafe { std::slice::from_raw_parts(tensor.shape, rank) },
+        };
+        let elements =
+            shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side)).filter(|n| *n <= isize::MAX as usize / 4);
+        let Some(elements) = elements else { return wrong(format!("cannot have the shape {shape:?}")) };
+        if tensor.dtype != SCONCE_F32 || tensor.memory != SCONCE_MEMORY_HOST {
+            return wrong(format!(
+                "is of type {} in memory {}, which this version does not know",
+                tensor.dtype, tensor.memory
+            ));
+        }
+        if elements > 0 && !tensor.data.cast::<f32>().is_aligned() {
+            return wrong("is at an address that is not aligned for its numbers".into());
+        }
+        Ok(View { name, shape, elements, data: tensor.data.cast() })
+    }
+}
+
+impl<'a> View<'a> {
+    /// Its numbers.
+    ///
+    /// # Safety
+    /// The data lives for `'a`, and nobody writes to it.
+    pub unsafe fn numbers(&self) -> Result<&'a [f32], ParamError> {
+        match (self.elements, self.data.is_null()) {
+            (0, _) => Ok(&[]),
+            (_, true) => Err(ParamError::new(format!("the tensor `{}` has no data", self.name))),
+            // SAFETY: not null, aligned, and by this function's contract there are that many.
+            (n, false) => Ok(unsafe { std::slice::from_raw_parts(self.data, n) }),
+        }
+    }
+
+    /// Room for its numbers, which are set to 0.
+    ///
+    /// # Safety
+    /// The data lives for `'a`, and nobody else reads it or writes to it.
+    pub unsafe fn room(&self) -> Result<&'a mut [f32], ParamError> {
+        match (self.elements, self.data.is_null()) {
+            (0, _) => Ok(&mut []),
+            (_, true) => Err(ParamError::new(format!("the tensor `{}` has no room", self.name))),
+            // SAFETY: not null, aligned, and by this function's contract there is room for that many.
+            (n, false) => unsafe {
+                self.data.write_bytes(0, n);
+                Ok(std::slice::from_raw_parts_mut(self.data, n))
+            },
+        }
+    }
+}

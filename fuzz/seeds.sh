@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# What the targets begin with: files of the fixtures, and answers of a Hub.
+set -euo pipefail
+cd "$(dirname "$0")"
+data=../tests/fixtures/data
+for target in weights checkpoint pickle adapter recipe dataset hub; do mkdir -p "corpus/$target"; done
+cp "$data"/adapters/peft-lora-linear.safetensors "$data"/words/sdxl-a.safetensors corpus/weights/
+cp "$data"/pickled/* corpus/pickle/
+with() { { printf "\\x$1"; cat "$2"; } > "$3"; }
+for recipe in ../configs/*.toml; do with 00 "$recipe" "corpus/recipe/$(basename "$recipe")"; done
+with 05 "$data/parquet/train-00000-of-00001.parquet" corpus/dataset/parquet
+with 02 ../configs/quickstart/data/ant.webp corpus/dataset/webp
+with 01 ../tests/fixtures/photo/seeding.jpg corpus/dataset/jpeg
+{
+    echo 'f 4 8 lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight'
+    echo 'f 8 4 lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_up.weight'
+    echo 'f lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.alpha'
+} > corpus/adapter/kohya
+echo 'h 4 8 transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight' > corpus/adapter/peft
+echo 'b 8 unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.ia3_l' > corpus/adapter/ia3
+echo 'f 8 bundle_emb.x.clip_l' > corpus/adapter/word
+{
+    echo 'f 32 4 3 3 model.diffusion_model.input_blocks.0.0.weight'
+    echo 'f 8 768 model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight'
+    echo 'm modelspec.prediction_type v'
+    echo 'f 0 v_pred'
+} > corpus/checkpoint/sd1
+echo 'f 8 8 double_blocks.0.img_attn.qkv.weight' > corpus/checkpoint/flux
+sha=0123456789012345678901234567890123456789
+{
+    printf 'HTTP/1.1 200 OK\r\n\r\n{"sha":"%s"}\xff' $sha
+    printf 'HTTP/1.1 200 OK\r\n\r\n[{"type":"file","path":"a.json","oid":"9e26dfeeb6e641a33dae4961196235bdb965b21b","size":2}]\xff'
+    printf 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}'
+} > corpus/hub/whole
+printf 'HTTP/1.1 302 Found\r\nLocation: /again\r\n\r\n\xffHTTP/1.1 429 Busy\r\nRetry-After: 0\r\n\r\n' > corpus/hub/elsewhere

@@ -1,0 +1,117 @@
+//! `sconce init`: a few questions, and a commented recipe.
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+use sconce_core::recipe::builtins;
+use sconce_nn::weights::write_atomic;
+use serde_json::Value;
+
+use super::args::{FilesArg, family};
+use super::{Failure, print};
+
+/// Ask a few questions, and write a recipe.
+///
+/// The answer in brackets is taken where the line is empty. The recipe extends one that is inside the program, and has a comment
+/// for every line; `sconce check` says what it comes to.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sconce init
+  sconce init portrait.toml
+  printf 'models/sdxl\\npictures\\n\\n\\n\\n' | sconce init my.toml")]
+pub struct Args {
+    /// The recipe to write. Must not be there yet.
+    #[arg(value_name = "FILE", default_value = "recipe.toml")]
+    out: PathBuf,
+}
+
+/// What of a family a beginner trains: the recipes inside the program, a LoRA's and, where there is one, that of all weights.
+const BEGIN: [(&str, &str, Option<&str>); 5] = [
+    ("sd1", "sd15-lora", None),
+    ("sd2", "sd2-v", Some("sd2-v")),
+    ("sdxl", "sdxl-lora", None),
+    ("sd3", "sd3-lora", Some("sd35-full")),
+    ("flux", "flux-dev-lora", None),
+];
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<(), Failure> {
+    if args.out.exists() {
+        let failure = Failure::usage(format!("`{}` is there already", args.out.display()));
+        return Err(failure.help("give another name, or remove it first"));
+    }
+    let model = ask("The model: a diffusers folder, a single file, or hf://owner/name", "embedded:quickstart")?;
+    let folder = FilesArg::default().locate(&model)?;
+    let native = family(&folder)?.native(&folder).map_err(Failure::files)?;
+    let learns = native.objective.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    eprintln!("  it is {}, learns {learns}, and was trained at {} pixels", native.family, native.resolution_px);
+    let pictures = loop {
+        let answer =
+            ask("Your pictures: a folder of images, each with a .txt of its name, or hf://datasets/owner/name", "")?;
+        match answer.as_str() {
+            "" => eprintln!("  there is no training without pictures"),
+            path if path.contains("://") || path.starts_with("embedded:") || Path::new(path).is_dir() => break answer,
+            path => eprintln!("  there is no folder `{path}`"),
+        }
+    };
+    let (_, lora, whole) = *BEGIN.iter().find(|(name, ..)| *name == native.family).unwrap_or(&BEGIN[2]);
+    let word = ask("A word for what the pictures show, to be learned too (textual inversion); empty for none", "")?;
+    let images = loop {
+        let answer = ask("How many pictures to see in all", "4000")?;
+        match answer.replace('_', "").parse::<u64>() {
+            Ok(images) if images > 0 => break images,
+            _ => eprintln!("  {answer} is no number of pictures"),
+        }
+    };
+    let rank = loop {
+        let answer = ask("Rank of the LoRA (8 for a style, 32 for much)", "16")?;
+        match answer.parse::<usize>() {
+            Ok(rank) if (1..=1024).contains(&rank) => break rank,
+            _ => eprintln!("  a rank is from 1 to 1024"),
+        }
+    };
+    let base = if builtins().iter().any(|b| b.name == lora) { lora } else { "sdxl-lora" };
+    let text = recipe(base, &model, &pictures, &word, images, rank, native.resolution_px);
+    write_atomic(&args.out, |out| out.write_all(text.as_bytes())).map_err(Failure::run)?;
+    let out = args.out.display();
+    if let Some(whole) = whole.filter(|whole| *whole != base) {
+        eprintln!("  (all of the weights instead of a LoRA: extends = \"{whole}\", without [adapter])");
+    }
+    print(&format!("wrote {out}\n  sconce check {out}    what it comes to\n  sconce train {out}    runs it\n"))
+}
+
+/// A question on the terminal; the line that answers it, or the default. The end of the input takes every default.
+fn ask(question: &str, default: &str) -> Result<String, Failure> {
+    let shown = if default.is_empty() { String::new() } else { format!(" [{default}]") };
+    eprint!("{question}{shown}: ");
+    std::io::stderr().flush().map_err(Failure::run)?;
+    let mut line = String::new();
+    if std::io::stdin().lock().read_line(&mut line).map_err(Failure::run)? == 0 && default.is_empty() {
+        eprintln!();
+        return Err(Failure::usage("the input ended before this question was answered"));
+    }
+    let answer = line.trim();
+    Ok(if answer.is_empty() { default.to_owned() } else { answer.to_owned() })
+}
+
+fn recipe(base: &str, model: &str, pictures: &str, word: &str, images: u64, rank: usize, side: u32) -> String {
+    let caption = if word.is_empty() { "{caption}".to_owned() } else { format!("{word}, {{caption}}") };
+    let token = match word.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\n[[train.token]]\ntext = {word:?}                 # in prompts, too\nvectors = 2                       # more for more detail, and \
+             sooner too much\nstart = \"picture\"                 # better: a word near to what it is\n"
+        ),
+    };
+    format!(
+        "# Begun by `sconce init`. `sconce show recipe {base}` has what it extends, line by line.\nextends = {base:?}\n\n[model]\npath = \
+         {model:?}\n\n[[data.source]]\npath = {pictures:?}\nresolution_px = {side}             # the side of a square of equal area; other \
+         shapes have buckets\ncaption = {caption:?}       # {{caption}} is the picture's own\n\n[train]\nimages = {images}                     # \
+         pictures seen in all: the clock of everything\nseed = 1\nsave_every_images = {}            # `--resume` goes on from there\n{token}\n\
+         [adapter]\ntype = \"lora\"\nrank = {rank}\n\n[preview]\nprompts = [{}]\nevery_images = {}\n",
+        (images / 4).max(1),
+        format_args!("{:?}", if word.is_empty() { "a photo".to_owned() } else { format!("a photo of {word}") }),
+        (images / 4).max(1),
+    )
+}

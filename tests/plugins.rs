@@ -1,0 +1,165 @@
+//! A plugin crate from `sconce new plugin` to a run that uses it, and libraries that are installed, pinned, changed and removed.
+//! The crates are outside the workspace and see the SDK alone; they are built by cargo, all into one folder.
+
+#[path = "common/run.rs"]
+mod run;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use run::Bench;
+use sconce_nn::weights::{WeightFiles, bytes_of};
+
+/// One build at a time: they share a folder.
+static CARGO: Mutex<()> = Mutex::new(());
+
+const KINDS: [&str; 8] = ["weighting", "schedule", "objective", "timesteps", "distance", "ema", "lr", "spacing"];
+
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins")
+}
+
+/// Runs cargo in a crate, with the lock file's versions where they fit.
+fn cargo(folder: &Path, arguments: &[&str]) {
+    let _one = CARGO.lock().unwrap_or_else(|e| e.into_inner());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).expect("a lock file");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(arguments)
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", target())
+        .env_remove("RUSTFLAGS")
+        .output()
+        .expect("cargo starts");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn said(bench: &Bench, arguments: &[&str], code: i32) -> String {
+    let output =
+        bench.sconce(arguments).env("SCONCE_PLUGINS", bench.path("installed")).output().expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    said
+}
+
+fn library(name: &str) -> PathBuf {
+    let file = format!("{}{}{}", std::env::consts::DLL_PREFIX, name.replace('-', "_"), std::env::consts::DLL_SUFFIX);
+    target().join("debug").join(file)
+}
+
+/// A crate that was just begun, as a library.
+fn made(bench: &Bench, kind: &str) -> PathBuf {
+    let name = format!("my-{kind}");
+    said(bench, &["new", "plugin", &name, "--kind", kind, "--dynamic"], 0);
+    cargo(&bench.path(&name), &["build"]);
+    library(&name)
+}
+
+#[test]
+fn every_kind_begins_with_a_crate_that_builds_and_keeps_its_laws() {
+    let bench = Bench::new("");
+    let mut arguments = vec!["list".to_owned(), "--check-plugins".into()];
+    for kind in KINDS {
+        arguments.extend(["--plugin".to_owned(), made(&bench, kind).display().to_string()]);
+    }
+    let text = said(&bench, &arguments.iter().map(String::as_str).collect::<Vec<_>>(), 0);
+    for kind in KINDS {
+        assert!(text.contains(&format!("{kind} my-{kind}: keeps the laws")), "{text}");
+        assert!(text.contains(&format!("[my-{kind} 0.1.0")), "{text}");
+    }
+    // Its own tests are the laws, too.
+    cargo(&bench.path("my-schedule"), &["test"]);
+    for (arguments, needle) in [
+        (["new", "plugin", "my-weighting", "--kind", "weighting"], "there already"),
+        (["new", "plugin", "min-snr", "--kind", "weighting"], "there is a weighting `min-snr` already"),
+        (["new", "plugin", "x", "--kind", "optimizer"], "works on tensors"),
+        (["new", "plugin", "x", "--kind", "weight"], "no kind `weight`"),
+        (["new", "plugin", "../x", "--kind", "weighting"], "no name for a plugin"),
+    ] {
+        assert!(said(&bench, &arguments, 2).contains(needle), "{needle}");
+    }
+}
+
+/// The weighting that a crate begins with is min-SNR: from a library it gives the bits that the built-in one gives.
+#[test]
+fn a_library_trains_the_same_weights_as_a_plugin_that_is_linked_in() {
+    let bench = Bench::new("[adapter]\ntype = \"lora\"\nrank = 2\n[weighting]\ntype = \"min-snr\"\n");
+    let file = made(&bench, "weighting").display().to_string();
+    bench.train("linked", &[]);
+    bench.train("loaded", &["--set", "weighting=my-weighting", "--plugin", &file]);
+    let tensors = |run: &str| {
+        let weights = WeightFiles::open(&[bench.path(run).join("lora-peft.safetensors")]).expect("a LoRA");
+        let cpu = sconce_nn::candle::Device::Cpu;
+        let bytes = |key: &str| bytes_of(&weights.stored(key, &cpu).expect("a tensor")).expect("bytes");
+        weights.keys().map(|key| (key.to_owned(), bytes(key))).collect::<Vec<_>>()
+    };
+    assert!(tensors("linked") == tensors("loaded"));
+    // Without it the recipe says what it cannot find; nothing of it is loaded by the recipe itself.
+    let text = said(&bench, &["train", "loaded/recipe.toml", "--out", "again"], 3);
+    assert!(text.contains("no weighting `my-weighting`"), "{text}");
+}
+
+#[test]
+fn an_installed_library_is_the_same_file_or_none() {
+    let bench = Bench::new("[adapter]\ntype = \"lora\"\nrank = 2\n[weighting]\ntype = \"my-weighting\"\n");
+    let file = made(&bench, "weighting");
+    let path = file.display().to_string();
+    assert!(said(&bench, &["plugin", "list"], 0).contains("no library is installed"));
+    assert!(
+        said(&bench, &["plugin", "add", &path], 0).contains("installed my-weighting 0.1.0: weighting my-weighting")
+    );
+    let listed = said(&bench, &["plugin", "list"], 0);
+    let hash = listed.split("sha256 ").nth(1).expect("a hash")[..64].to_owned();
+    assert!(said(&bench, &["show", "weighting", "my-weighting"], 0).contains("Upper bound on the SNR"));
+    said(&bench, &["train", "recipe.toml", "--out", "run"], 0);
+
+    // A recipe that asks for another file does not take it.
+    let needs =
+        |hash: &str| format!("[[needs.plugin]]\nname = \"my-weighting\"\nversion = \"^0.1\"\nsha256 = \"{hash}\"\n");
+    let recipe = fs::read_to_string(bench.path("recipe.toml")).expect("the recipe");
+    fs::write(bench.path("recipe.toml"), format!("{recipe}{}", needs(&hash))).expect("a recipe");
+    said(&bench, &["check", "recipe.toml"], 0);
+    fs::write(bench.path("recipe.toml"), format!("{recipe}{}", needs(&"0".repeat(64)))).expect("a recipe");
+    assert!(said(&bench, &["check", "recipe.toml"], 3).contains("needs.plugin.0"));
+    let wrong = format!("{path}#{}", "0".repeat(64));
+    assert!(said(&bench, &["list", "weighting", "--plugin", &wrong], 4).contains("sha256"));
+    // The same plugin twice is told, with both places.
+    assert!(said(&bench, &["list", "weighting", "--plugin", &path], 4).contains("my-weighting"));
+
+    // What was changed since it was installed is not loaded.
+    let stored = fs::read_dir(bench.path("installed")).expect("the folder").flatten().map(|e| e.path());
+    let stored = stored.into_iter().find(|p| p.extension().is_some_and(|e| e != "json")).expect("the library");
+    let mut bytes = fs::read(&stored).expect("the library");
+    bytes.push(0);
+    fs::write(&stored, bytes).expect("a file");
+    let text = said(&bench, &["list", "weighting"], 0);
+    assert!(
+        text.contains("warning: the installed plugin `my-weighting` is not loaded") && text.contains("sha256"),
+        "{text}"
+    );
+    assert!(said(&bench, &["plugin", "remove", "my-weighting"], 0).contains("removed my-weighting"));
+    assert!(said(&bench, &["plugin", "remove", "my-weighting"], 2).contains("no library `my-weighting`"));
+    fs::write(bench.path("broken.so"), "not a library").expect("a file");
+    said(&bench, &["plugin", "add", "broken.so"], 4);
+}
+
+#[test]
+fn a_crate_with_plugins_linked_in_is_written_for_cargo() {
+    let bench = Bench::new("");
+    said(&bench, &["new", "plugin", "my-lr", "--kind", "lr"], 0);
+    let text = said(&bench, &["build", "--with", "my-lr=./my-lr", "--generate", "crate"], 0);
+    assert!(text.contains("cargo build --release"), "{text}");
+    let main = fs::read_to_string(bench.path("crate/src/main.rs")).expect("a file");
+    assert!(main.contains("use my_lr as _;") && main.contains("sconce::cli::main()"), "{main}");
+    // Every version is that of the lock file that sconce is tested with.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut metadata = Command::new(cargo);
+    metadata.args(["metadata", "--format-version", "1", "--manifest-path"]).arg(bench.path("crate/Cargo.toml"));
+    let output = metadata.output().expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = said(&bench, &["build", "--with", "nothing=../nowhere", "--generate", "other"], 2);
+    assert!(text.contains("there is no crate in"), "{text}");
+}
