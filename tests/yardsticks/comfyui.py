@@ -14,7 +14,7 @@ import torch
 from common import Bench, Failed, Table, compared, load_file, save_file
 
 LIMIT = 1e-3
-ADAPTERS = ["lora", "loha", "lokr", "dora", "oft", "oft-bound", "boft", "boft-scaled", "full-difference"]
+ADAPTERS = ["lora", "loha", "lokr", "dora", "oft", "oft-bound", "oft-scaled", "boft", "boft-scaled", "full-difference"]
 
 
 class Said(logging.Handler):
@@ -295,7 +295,9 @@ def extract(comfy, bench, model, clip, kind, bias, rank=4):
     g = torch.Generator().manual_seed(5)
     for patcher, starts in ((other, "diffusion_model."), (other_clip.patcher, "")):
         own = patcher.model.state_dict()
-        moved = {k: (0.02 * torch.randn(t.shape, generator=g),) for k, t in own.items() if k.startswith(starts) and k.endswith((".weight", ".bias")) and t.is_floating_point()}
+        # It has a projection for every CLIP, of which most models have none.
+        there = lambda k: "text_projection" not in k or bench.name.startswith("sd3") or (bench.name == "sdxl" and k.startswith("clip_g."))
+        moved = {k: (0.02 * torch.randn(t.shape, generator=g),) for k, t in own.items() if k.startswith(starts) and k.endswith((".weight", ".bias")) and t.is_floating_point() and there(k)}
         patcher.add_patches(moved)
     sd = {}
     lora_type = node.LORAType.STANDARD if kind == "standard" else node.LORAType.FULL_DIFF
@@ -323,6 +325,7 @@ def extracted(comfy, bench, table, said, model, clip, kind, bias):
     except Failed as e:
         return table.refused(bench.name, row, "→sconce", str(e)[:300])
     base = weights(comfy, model, clip, bench.base())
+    theirs = {k: t for k, t in theirs.items() if k in base}  # without the projections that no file has
     table.row(bench.name, row, "→sconce", compared(ours, base | theirs, base), 1e-4, notes[0][:120] if notes else "")
 
 

@@ -48,7 +48,7 @@ MODELS = {
     "sd2": dict(
         cases.CASES["sd2-a"], vae=VAE, size=(8, 8), text=dict(cases.SD2_TEXT, hidden_size=48, num_attention_heads=6),
         unet=cases.unet((64, 64, 128, 128), "CCCD", "DCCC", norm_num_groups=32, attention_head_dim=[1, 1, 2, 2], use_linear_projection=True,
-                        cross_attention_dim=48, layers_per_block=1),
+                        cross_attention_dim=48),
     ),
     "sdxl": dict(
         cases.CASES["sdxl-a"], vae=dict(VAE, scaling_factor=0.13025, force_upcast=True), size=(8, 8),
@@ -84,7 +84,8 @@ ADAPTERS = {
     "lokr": 'type = "lokr"\nrank = 2\nalpha = 1.0',
     "dora": 'type = "dora"',
     "oft": 'type = "oft"\nblock = 8',
-    "oft-bound": 'type = "oft"\nblock = 8\nconstraint = 1e-4\nrescale = true',
+    "oft-bound": 'type = "oft"\nblock = 8\nconstraint = 1e-4',
+    "oft-scaled": 'type = "oft"\nblock = 8\nrescale = true',
     "boft": 'type = "boft"\nblock = 16',
     "boft-scaled": 'type = "boft"\nblock = 16\nrescale = true',
     "full-difference": 'type = "full-difference"',
@@ -157,7 +158,7 @@ class Bench:
             targets = targets or TARGETS[self.name]
             if adapter.startswith("boft") and self.denoiser == "transformer":
                 # A butterfly needs a power of two of blocks, which the modulations' widths are not.
-                targets = ["transformer.*.attn*.to_*", "transformer.*.ff.net.*", "transformer.*.proj_mlp"] + TEXT + T5
+                targets = ["transformer.*.attn*.to_*", "transformer.*.ff.net.*"] + TEXT + T5
             listed = ", ".join(f'"{t}"' for t in targets)
             table = ADAPTERS[adapter]
             # DoRA is around another.

@@ -40,7 +40,7 @@ ALGOS = {
     "glora": dict(algo="glora"),
     "lora and norms": dict(algo="lora", train_norm=True),
 }
-ADAPTERS = ["lora", "loha", "lokr", "dora", "oft", "oft-bound", "boft", "boft-scaled", "full-difference", "ia3"]
+ADAPTERS = ["lora", "loha", "lokr", "dora", "oft", "oft-bound", "oft-scaled", "boft", "boft-scaled", "full-difference", "ia3"]
 
 
 def imported():

@@ -385,14 +385,14 @@ fn grouped(
     find: impl Fn(&str) -> Option<(String, String)>,
 ) -> Result<Option<Vec<Saved>>> {
     let mut all: BTreeMap<(String, String), Saved> = BTreeMap::new();
-    let mut unmatched = Vec::new();
+    let mut strange: BTreeMap<String, Vec<(&str, &str)>> = BTreeMap::new();
     for key in file.keys() {
         if words::is_bundled(key) {
             continue; // a learned word is no layer's
         }
         let Some((name, short)) = parse(key) else { return Ok(None) };
         let Some((component, path)) = find(&name) else {
-            unmatched.push(key.to_owned());
+            strange.entry(name).or_default().push((key, short));
             continue;
         };
         // A mark is there or not, and its type is none of weights.
@@ -416,13 +416,23 @@ fn grouped(
             }
         }
     }
+    // ComfyUI has a projection where the model has none, and writes that nothing is added to it.
+    let mut unmatched: Vec<&str> = Vec::new();
+    for keys in strange.values() {
+        let mut adds = keys.iter().all(|(_, short)| *short == DOWN || *short == ALPHA);
+        for (key, _) in keys.iter().filter(|(_, short)| *short != DOWN && *short != ALPHA) {
+            let value = file.tensor(key, DType::F32, &Device::Cpu)?;
+            adds |= value.elem_count() == 0 || value.abs()?.max_all()?.to_scalar::<f32>()? != 0.0;
+        }
+        unmatched.extend(keys.iter().filter(|_| adds).map(|(key, _)| *key));
+    }
     if !unmatched.is_empty() {
         let path = file.paths().first().map(|p| p.display().to_string()).unwrap_or_default();
         bail!(
             "{path}: {} of {} keys fit no layer of this model, the first: {}. The adapter was made for another model",
             unmatched.len(),
             file.keys().count(),
-            unmatched.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
+            unmatched.iter().take(5).copied().collect::<Vec<_>>().join(", ")
         );
     }
     let found = all.into_values().map(tidied).collect::<Result<Vec<_>>>()?;
