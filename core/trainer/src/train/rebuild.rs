@@ -16,7 +16,7 @@ use super::denoiser::DenoiserTask;
 use super::event::{Failed, Observer, Options};
 use super::mix::{Basis, Mix};
 use super::output;
-use super::run::{Job, Task, load, open_set};
+use super::run::{Job, LOCK, Task, load, open_set};
 use super::snapshots::{Folder, Snapshot};
 use super::weights::Weights;
 use crate::adapter::{Averaged, Saved};
@@ -201,7 +201,11 @@ pub fn rebuild(
     let mut notes = BTreeMap::from([("sconce.ema".to_owned(), average.to_string())]);
     let data = Checkpoints::new(&options.out, resolved.recipe.train.keep).data()?;
     notes.extend(data.map(|data| ("sconce.data".to_owned(), data)));
-    let job = Job { resolved, recipe: &resolved.recipe, options, model: &*model, notes, lock: OnceLock::new() };
+    let lock = OnceLock::new();
+    if let Ok(text) = std::fs::read_to_string(options.out.join(LOCK)) {
+        lock.get_or_init(|| text); // runs of before there were locks have none
+    }
+    let job = Job { resolved, recipe: &resolved.recipe, options, model: &*model, notes, lock };
     let weights = Weights::prepare(&resolved.recipe, &*model)?;
     let put = history.put(rebuilt, &weights, rank)?;
     let files = match resolved.recipe.train.task {

@@ -32,6 +32,9 @@ use crate::model::Model;
 use crate::optimizer::At;
 use crate::recipe::{Float, Gradients as Keep, Recipe, Resolved, Task as What};
 
+/// The file of a run's lock in its folder.
+pub(super) const LOCK: &str = "run.lock";
+
 /// What is trained, as the loop sees it.
 pub(super) trait Task {
     /// The summed loss of one batch of an update, in the graph.
@@ -224,6 +227,9 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     if let Some(locking) = locking {
         let lock = locking.end()?;
         job.lock.get_or_init(|| lock.to_toml());
+    }
+    if let Some(lock) = job.lock.get() {
+        sconce_nn::weights::write_atomic(&options.out.join(LOCK), |out| out.write_all(lock.as_bytes()))?;
     }
     let mut written = averages.swapped(&weights, &**optimizer.borrow(), || task.write(&weights, &options.out))?;
     let sheet = options.out.join("before-after.png");
