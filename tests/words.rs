@@ -167,7 +167,7 @@ fn a_run_learns_a_word_alone() -> Result<()> {
     bench.train("run", &[]);
     assert_eq!(bench.weights("run").keys().collect::<Vec<_>>(), ["embeddings/mine.safetensors"]);
     let file = WeightFiles::open(&[bench.path("run/embeddings/mine.safetensors")])?;
-    let rows = file.tensor("<mine>", DType::F32, &Device::Cpu)?;
+    let rows = file.tensor("clip_l", DType::F32, &Device::Cpu)?;
     assert_eq!(rows.dim(0)?, 3);
     // Both started from the same text's rows, its first again: they have moved apart.
     let moved = (rows.get(0)? - rows.get(2)?)?.abs()?.sum_all()?.to_scalar::<f32>()?;
@@ -218,7 +218,7 @@ fn a_word_and_an_adapter_learn_together_and_a_known_word_stays() -> Result<()> {
     bench.train("again", &["--set", "optimizer.lr=0", "--set", "output.dtype=f32"]);
     let rows = |run: &str| {
         let file = WeightFiles::open(&[bench.path(&format!("{run}/embeddings/mine.safetensors"))])?;
-        file.tensor("<mine>", DType::F32, &Device::Cpu)?.to_vec2::<f32>()
+        file.tensor("clip_l", DType::F32, &Device::Cpu)?.to_vec2::<f32>()
     };
     assert_eq!(rows("run")?, rows("again")?);
     Ok(())
