@@ -62,10 +62,15 @@ fn nothing_in_a_pickle_is_run() {
 
 #[test]
 fn what_cannot_be_read_right_is_refused() {
-    for (name, why) in [("large.ckpt", "made to fill memory"), ("part.ckpt", "a part of another tensor")] {
+    // The third is one that the fuzz target found: an index beyond a list's end in the pickle.
+    for (name, why) in [
+        ("large.ckpt", "made to fill memory"),
+        ("part.ckpt", "a part of another tensor"),
+        ("damaged.ckpt", "its pickle is damaged"),
+    ] {
         let place = Work::new();
         let (good, said) = inspect(&place, name);
-        assert!(!good && said.contains(why), "{name}: {said}");
+        assert!(!good && said.contains(why) && !said.contains("panicked"), "{name}: {said}");
         assert!(made(&place).is_empty(), "{name}");
     }
     let place = Work::new();

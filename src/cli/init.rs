@@ -72,13 +72,29 @@ pub fn run(args: Args) -> Result<(), Failure> {
         }
     };
     let base = if builtins().iter().any(|b| b.name == lora) { lora } else { "sdxl-lora" };
-    let text = recipe(base, &model, &pictures, &word, images, rank, native.resolution_px);
+    let mut text = recipe(base, &model, &pictures, &word, images, rank, native.resolution_px);
+    if few(Path::new(&pictures)) {
+        let none = "validation = false                # too few pictures to hold some out\n\n[model]";
+        text = text.replacen("\n[model]", none, 1);
+    }
     write_atomic(&args.out, |out| out.write_all(text.as_bytes())).map_err(Failure::run)?;
     let out = args.out.display();
     if let Some(whole) = whole.filter(|whole| *whole != base) {
         eprintln!("  (all of the weights instead of a LoRA: extends = \"{whole}\", without [adapter])");
     }
     print(&format!("wrote {out}\n  sconce check {out}    what it comes to\n  sconce train {out}    runs it\n"))
+}
+
+/// True for a folder of this machine with so few pictures that a share of them would be none.
+fn few(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let image = |path: PathBuf| image::ImageFormat::from_path(path).is_ok();
+    let (mut pictures, mut folders) = (0, 0);
+    for path in entries.flatten().map(|e| e.path()) {
+        folders += usize::from(path.is_dir());
+        pictures += usize::from(image(path));
+    }
+    folders == 0 && pictures < 60
 }
 
 /// A question on the terminal; the line that answers it, or the default. The end of the input takes every default.
@@ -109,7 +125,8 @@ fn recipe(base: &str, model: &str, pictures: &str, word: &str, images: u64, rank
          {model:?}\n\n[[data.source]]\npath = {pictures:?}\nresolution_px = {side}             # the side of a square of equal area; other \
          shapes have buckets\ncaption = {caption:?}       # {{caption}} is the picture's own\n\n[train]\nimages = {images}                     # \
          pictures seen in all: the clock of everything\nseed = 1\nsave_every_images = {}            # `--resume` goes on from there\n{token}\n\
-         [adapter]\ntype = \"lora\"\nrank = {rank}\n\n[preview]\nprompts = [{}]\nevery_images = {}\n",
+         [adapter]\ntype = \"lora\"\nrank = {rank}\nalpha = {rank}.0                     # \
+         equal to the rank: the rate means the same at any\n\n[preview]\nprompts = [{}]\nevery_images = {}\n",
         (images / 4).max(1),
         format_args!("{:?}", if word.is_empty() { "a photo".to_owned() } else { format!("a photo of {word}") }),
         (images / 4).max(1),

@@ -2,6 +2,7 @@
 //! a safetensors file in the user's cache, and from there on it is a single file like any other.
 
 use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
@@ -31,6 +32,15 @@ pub fn unpickled(path: &Path) -> Result<PathBuf> {
     Ok(folder.join(name))
 }
 
+/// What the reader says. It counts on whole pickles in places, where a damaged one makes it panic: that is an error, too.
+fn whole<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let done = panic::catch_unwind(AssertUnwindSafe(read));
+    panic::set_hook(hook);
+    done.unwrap_or_else(|_| Err(Error::Msg("its pickle is damaged".into())))
+}
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let what = from.display();
     let wrong = |e: Error| {
@@ -38,9 +48,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         Error::Msg(format!("{what}: no checkpoint of PyTorch 1.6 or later that can be read without running it ({why})"))
     };
     // Trainers put the weights under `state_dict`, beside their own state.
-    let file = match PthTensors::new(from, Some("state_dict")) {
+    let file = match whole(|| PthTensors::new(from, Some("state_dict"))) {
         Ok(file) => file,
-        Err(_) => PthTensors::new(from, None).map_err(wrong)?,
+        Err(_) => whole(|| PthTensors::new(from, None)).map_err(wrong)?,
     };
     let size = std::fs::metadata(from).map_err(|e| Error::Msg(format!("{what}: {e}")))?.len();
     let mut plan: BTreeMap<String, (DType, Vec<usize>)> = BTreeMap::new();
@@ -65,7 +75,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
             "{what}: its tensors would be {bytes} bytes and the file has {size}: it is packed, or was made to fill memory"
         );
     }
-    save_each(to, &plan, &BTreeMap::new(), |name| match file.get(name).map_err(wrong)? {
+    save_each(to, &plan, &BTreeMap::new(), |name| match whole(|| file.get(name)).map_err(wrong)? {
         Some(tensor) => tensor.contiguous(),
         None => bail!("{what}: no tensor `{name}`"),
     })
