@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use sconce_core::digest::of_file;
 use sconce_core::hub;
 use sconce_core::train::RECIPE;
 use sconce_models::original::detect;
@@ -11,7 +12,6 @@ use sconce_models::original::file::CONFIGS;
 use sconce_models::original::pickle::{is_pickled, unpickled};
 use sconce_nn::weights::{WeightFiles, read_metadata};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::args::{FilesArg, family, here};
 use super::{Failure, print, print_json};
@@ -65,7 +65,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         if path.is_dir() {
             return Err(Failure::usage("--hash is for a file: a folder has as many as it has weight files"));
         }
-        holds["sha256"] = json!(sha256(if asked.is_some() { path } else { &args.path })?);
+        holds["sha256"] = json!(of_file(if asked.is_some() { path } else { &args.path }).map_err(Failure::files)?);
     }
     if args.recipe {
         return match holds.get("metadata").and_then(|m| m.get(RECIPE)).and_then(Value::as_str) {
@@ -110,14 +110,6 @@ fn types(weights: &WeightFiles) -> Map<String, Value> {
     }
     let counts = |(tensors, parameters)| json!({ "tensors": tensors, "parameters": parameters });
     dtypes.into_iter().map(|(dtype, count)| (dtype, counts(count))).collect()
-}
-
-/// The hash of a file's bytes.
-fn sha256(path: &Path) -> Result<String, Failure> {
-    let failed = |e| Failure::files(format!("{}: {e}", path.display()));
-    let (mut file, mut hash) = (std::fs::File::open(path).map_err(failed)?, Sha256::new());
-    std::io::copy(&mut file, &mut hash).map_err(failed)?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Kinds, ranks and targets, where the keys are those of adapters in any layout.

@@ -1,6 +1,10 @@
 //! The identity of things by their content: SHA-256 over parts, each with its length, so that no two lists of parts are
 //! one text.
 
+use std::fs::File;
+use std::path::Path;
+
+use candle_core::{Error, Result};
 use sha2::{Digest as _, Sha256};
 
 /// A running hash.
@@ -22,8 +26,23 @@ impl Digest {
 
     /// 64 hexadecimal digits.
     pub fn hex(self) -> String {
-        self.0.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        hex(self.0)
     }
+}
+
+/// The SHA-256 of a file's bytes, in hexadecimal digits.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn of_file(path: &Path) -> Result<String> {
+    let failed = |e: std::io::Error| Error::Msg(format!("{}: {e}", path.display()));
+    let (mut file, mut hash) = (File::open(path).map_err(failed)?, Sha256::new());
+    std::io::copy(&mut file, &mut hash).map_err(failed)?;
+    Ok(hex(hash))
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

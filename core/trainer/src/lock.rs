@@ -2,18 +2,15 @@
 //! the same kind of machine are the same run, bit for bit, and where they are not, a lock tells which line differs.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use candle_core::{Device, Error, Result};
 use sconce_sdk::registry::{self, Origin};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use crate::data::Set;
-use crate::digest::Digest;
+use crate::digest::{Digest, of_file};
 use crate::hub::{self, Needs, of_model};
 use crate::recipe::Resolved;
 
@@ -39,7 +36,7 @@ impl Lock {
         ]);
         let mut files = BTreeMap::new();
         let mut take = |name: String, path: &Path| -> Result<()> {
-            files.insert(name, sha256(path)?);
+            files.insert(name, of_file(path)?);
             Ok(())
         };
         for (name, path) in model_files(resolved)? {
@@ -205,19 +202,6 @@ fn model_files(resolved: &Resolved) -> Result<Vec<(String, PathBuf)>> {
         }
     }
     Ok(files)
-}
-
-/// The hash of a file.
-fn sha256(path: &Path) -> Result<String> {
-    let failed = |e: std::io::Error| Error::Msg(format!("{}: {e}", path.display()));
-    let (mut file, mut hash, mut part) = (File::open(path).map_err(failed)?, Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut part).map_err(failed)? {
-            0 => break,
-            read => hash.update(&part[..read]),
-        }
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The plugins that a table names, and those within it, with the crates that have them.
