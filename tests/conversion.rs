@@ -46,6 +46,9 @@ impl Backbone for Clock {
         unreachable!("it has no parameters")
     }
     fn recompute(&self, _: Recompute) {}
+    fn channels(&self) -> usize {
+        4
+    }
     fn side_multiple(&self) -> usize {
         1
     }
@@ -69,6 +72,7 @@ fn native(schedule: Value, objective: &str) -> Native {
         denoiser: String::new(),
         resolution_px: 64,
         latent_px: 8,
+        untrained: false,
         evidence: BTreeMap::new(),
     }
 }

@@ -1,40 +1,24 @@
 //! A plugin crate from `sconce new plugin` to a run that uses it, and libraries that are installed, pinned, changed and removed.
 //! The crates are outside the workspace and see the SDK alone; they are built by cargo, all into one folder.
 
+#[path = "common/cargo.rs"]
+mod cargo;
 #[path = "common/run.rs"]
 mod run;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
 use run::Bench;
-use sconce_nn::weights::{WeightFiles, bytes_of};
-
-/// One build at a time: they share a folder.
-static CARGO: Mutex<()> = Mutex::new(());
 
 const KINDS: [&str; 8] = ["weighting", "schedule", "objective", "timesteps", "distance", "ema", "lr", "spacing"];
 
-fn target() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins")
-}
-
 /// Runs cargo in a crate, with the lock file's versions where they fit.
-fn cargo(folder: &Path, arguments: &[&str]) {
-    let _one = CARGO.lock().unwrap_or_else(|e| e.into_inner());
+fn build(folder: &Path, arguments: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).expect("a lock file");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(arguments)
-        .current_dir(folder)
-        .env("CARGO_TARGET_DIR", target())
-        .env_remove("RUSTFLAGS")
-        .output()
-        .expect("cargo starts");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    cargo::cargo(folder, arguments);
 }
 
 fn said(bench: &Bench, arguments: &[&str], code: i32) -> String {
@@ -45,17 +29,12 @@ fn said(bench: &Bench, arguments: &[&str], code: i32) -> String {
     said
 }
 
-fn library(name: &str) -> PathBuf {
-    let file = format!("{}{}{}", std::env::consts::DLL_PREFIX, name.replace('-', "_"), std::env::consts::DLL_SUFFIX);
-    target().join("debug").join(file)
-}
-
 /// A crate that was just begun, as a library.
 fn made(bench: &Bench, kind: &str) -> PathBuf {
     let name = format!("my-{kind}");
     said(bench, &["new", "plugin", &name, "--kind", kind, "--dynamic"], 0);
-    cargo(&bench.path(&name), &["build"]);
-    library(&name)
+    build(&bench.path(&name), &["build"]);
+    cargo::library("debug", &name)
 }
 
 #[test]
@@ -71,7 +50,7 @@ fn every_kind_begins_with_a_crate_that_builds_and_keeps_its_laws() {
         assert!(text.contains(&format!("[my-{kind} 0.1.0")), "{text}");
     }
     // Its own tests are the laws, too.
-    cargo(&bench.path("my-schedule"), &["test"]);
+    build(&bench.path("my-schedule"), &["test"]);
     for (arguments, needle) in [
         (["new", "plugin", "my-weighting", "--kind", "weighting"], "there already"),
         (["new", "plugin", "min-snr", "--kind", "weighting"], "there is a weighting `min-snr` already"),
@@ -90,13 +69,8 @@ fn a_library_trains_the_same_weights_as_a_plugin_that_is_linked_in() {
     let file = made(&bench, "weighting").display().to_string();
     bench.train("linked", &[]);
     bench.train("loaded", &["--set", "weighting=my-weighting", "--plugin", &file]);
-    let tensors = |run: &str| {
-        let weights = WeightFiles::open(&[bench.path(run).join("lora-peft.safetensors")]).expect("a LoRA");
-        let cpu = sconce_nn::candle::Device::Cpu;
-        let bytes = |key: &str| bytes_of(&weights.stored(key, &cpu).expect("a tensor")).expect("bytes");
-        weights.keys().map(|key| (key.to_owned(), bytes(key))).collect::<Vec<_>>()
-    };
-    assert!(tensors("linked") == tensors("loaded"));
+    let file = "lora-peft.safetensors";
+    assert!(bench.tensors("linked", file) == bench.tensors("loaded", file));
     // Without it the recipe says what it cannot find; nothing of it is loaded by the recipe itself.
     let text = said(&bench, &["train", "loaded/recipe.toml", "--out", "again"], 3);
     assert!(text.contains("no weighting `my-weighting`"), "{text}");

@@ -8,6 +8,7 @@ pub mod flux;
 pub mod folder;
 pub mod lora;
 pub mod original;
+pub mod own_backbone;
 pub mod sd;
 pub mod sd3;
 pub mod text;

@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use sconce_nn::Device;
+use sconce_nn::weights::{WeightFiles, bytes_of};
 use sha2::{Digest, Sha256};
 
 /// A folder with a recipe and eight pictures.
@@ -68,6 +70,13 @@ impl Bench {
         collect(&self.path(out), &self.path(out), &mut found);
         assert!(!found.is_empty(), "the run wrote no weights");
         found
+    }
+
+    /// The bytes of every tensor in a file of a run.
+    pub fn tensors(&self, out: &str, file: &str) -> BTreeMap<String, Vec<u8>> {
+        let weights = WeightFiles::open(&[self.path(out).join(file)]).expect("weights");
+        let bytes = |key: &str| bytes_of(&weights.stored(key, &Device::Cpu).expect("a tensor")).expect("bytes");
+        weights.keys().map(|key| (key.to_owned(), bytes(key))).collect()
     }
 
     /// The run's log.

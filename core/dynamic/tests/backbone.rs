@@ -12,7 +12,7 @@ use sconce_sdk::{Buffer, Choice, Gradients, Network, Noise, health};
 fn mixer() -> &'static Library {
     let folder = common::scratch().join("examples");
     std::fs::create_dir_all(&folder).unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/examples/backbone-c/mixer.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/plugins/backbone-c/mixer.c");
     let library = folder.join(common::dylib("mixer"));
     // Tests run together, and one of them may have it loaded.
     static ONCE: std::sync::Once = std::sync::Once::new();

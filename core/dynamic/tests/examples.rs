@@ -1,4 +1,4 @@
-//! The examples in plugins/examples: built as their read-me says, loaded, held to the laws, and compared with their formulas.
+//! The examples in examples/plugins: built as their read-me says, loaded, held to the laws, and compared with their formulas.
 
 mod common;
 
@@ -9,7 +9,7 @@ use sconce_sdk::serde_json::json;
 use sconce_sdk::{Choice, Noise, Observation, Schedule, TimestepSampler, Weighting, health};
 
 fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/examples")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/plugins")
 }
 
 fn compiled(compiler: &str, source: &str, name: &str, flags: &[&str]) -> &'static Library {

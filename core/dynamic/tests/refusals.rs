@@ -140,7 +140,7 @@ fn libraries_that_are_of_no_plugins() {
 
 #[test]
 fn a_library_whose_panics_would_end_the_program() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/examples/weighting-rust");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/plugins/weighting-rust");
     let built = common::cargo_with(&folder, "cargo-abort", &[("CARGO_PROFILE_DEV_PANIC", "abort")]);
     let name = common::dylib("sconce_tempered_snr");
     assert_eq!(

@@ -5,12 +5,12 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, TensorId, Var, bail};
 
-use crate::function::{function, trains};
+use crate::function::{function, function_of_many, trains};
 use crate::uses::{self, Use};
 
 thread_local! {
@@ -106,10 +106,6 @@ pub fn on_big_stack<T: Send>(f: impl FnOnce() -> T + Send) -> T {
 }
 
 type Block = dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync;
-/// What a node does before it hands gradients on.
-type Before = dyn Fn(&Tensor) -> Result<()> + Send + Sync;
-/// Gradients on their way from the block to the nodes that hand them on, by input.
-type Slots = Arc<Mutex<Vec<Option<Tensor>>>>;
 
 /// `f(inputs)`, of which the graph keeps `inputs` only. `f` must give the same result when it runs again: whatever is
 /// random in it comes from outside. It may use variables, and contain checkpointed blocks itself. Where a block is part
@@ -126,59 +122,15 @@ where
         return Ok(out);
     }
     let out = out.detach(); // the graph that `f` built goes here
-    let slots = Slots::default();
     // A variable that stands for those inside the block where no input trains; it gets no gradient.
     let token = Var::zeros((), out.dtype(), out.device())?;
     let mut leaves: Vec<&Tensor> = tracked.iter().map(|&i| inputs[i]).collect();
     if leaves.is_empty() {
         leaves.push(&token);
     }
-    let fill = slots.clone();
     // Until the block runs again, its uses of variables count as if its operations were there.
     let used = Mutex::new(used);
-    let recompute = move |dy: &Tensor| {
-        let grads = block_grads(&f, &kept, &tracked, dy, &used)?;
-        *fill.lock().expect("no holder of this lock panics") = grads;
-        Ok(())
-    };
-    hand_on("checkpoint", &leaves, 0, out, slots, Box::new(recompute))
-}
-
-/// A node over any number of inputs: a custom operation takes three, so what is beyond two is gathered in a node of
-/// its own, which candle visits after this one and which finds its gradients in the slots.
-fn hand_on(
-    name: &'static str,
-    leaves: &[&Tensor],
-    first: usize,
-    out: Tensor,
-    slots: Slots,
-    before: Box<Before>,
-) -> Result<Tensor> {
-    let direct = if leaves.len() > 3 { 2 } else { leaves.len() };
-    let mut inputs = leaves[..direct].to_vec();
-    let rest = match leaves.len() > direct {
-        true => {
-            let stand_in = Tensor::zeros((), out.dtype(), out.device())?;
-            Some(hand_on(
-                "checkpoint_inputs",
-                &leaves[direct..],
-                first + direct,
-                stand_in,
-                slots.clone(),
-                Box::new(|_| Ok(())),
-            )?)
-        }
-        false => None,
-    };
-    inputs.extend(&rest);
-    let zero = rest.as_ref().map(|rest| rest.zeros_like()).transpose()?;
-    function(name, &inputs, out, move |dy| {
-        before(dy)?;
-        let mut slots = slots.lock().expect("no holder of this lock panics");
-        let mut grads: Vec<_> = (first..first + direct).map(|i| slots.get_mut(i).and_then(Option::take)).collect();
-        grads.push(zero.clone());
-        Ok(grads)
-    })
+    function_of_many("checkpoint", &leaves, out, move |dy| block_grads(&f, &kept, &tracked, dy, &used))
 }
 
 /// Runs the block again with a graph. Returns the gradients of the tracked inputs; those of variables go to the sink.

@@ -3,11 +3,12 @@
 //! nothing trains (neither a variable nor computed from one) is left out of the graph, so that frozen weights cost
 //! neither gradient nor gradient memory.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use candle_core::cpu_backend::CpuDevice;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, WithDType,
+    bail,
 };
 
 use crate::checkpoint;
@@ -71,6 +72,54 @@ pub fn function(
     vjp: impl Fn(&Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     function_of_output(name, inputs, out, move |_, grad| vjp(grad))
+}
+
+/// [`function`] of any number of inputs that train: a custom operation takes three, so those beyond are gathered in nodes of
+/// their own, which candle visits after the first one, and to which it leaves their gradients.
+pub fn function_of_many(
+    name: &'static str,
+    inputs: &[&Tensor],
+    out: impl Into<Output>,
+    vjp: impl Fn(&Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let tracked: Vec<usize> = (0..inputs.len()).filter(|&i| trains(inputs[i])).collect();
+    if tracked.len() <= 3 {
+        return function(name, inputs, out, vjp);
+    }
+    let leaves: Vec<&Tensor> = tracked.iter().map(|&i| inputs[i]).collect();
+    let slots = Slots::default();
+    let rest = gathered(name, &leaves[2..], 2, &slots)?;
+    let zero = rest.zeros_like()?;
+    function(name, &[leaves[0], leaves[1], &rest], out, move |dy| {
+        let mut all = vjp(dy)?;
+        let mut grads: Vec<_> = tracked.iter().map(|&i| all.get_mut(i).and_then(Option::take)).collect();
+        let first = vec![grads[0].take(), grads[1].take(), Some(zero.clone())];
+        *slots.lock().expect("no holder of this lock panics") = grads;
+        Ok(first)
+    })
+}
+
+/// Gradients on their way from a node to those that hand them on, by input.
+type Slots = Arc<Mutex<Vec<Option<Tensor>>>>;
+
+/// A node that stands for inputs, of which `first` is the number of the first: it hands on what is in their slots.
+fn gathered(name: &'static str, leaves: &[&Tensor], first: usize, slots: &Slots) -> Result<Tensor> {
+    let direct = if leaves.len() > 3 { 2 } else { leaves.len() };
+    let mut inputs = leaves[..direct].to_vec();
+    let rest = match leaves.len() > direct {
+        true => Some(gathered(name, &leaves[direct..], first + direct, slots)?),
+        false => None,
+    };
+    inputs.extend(&rest);
+    let zero = rest.as_ref().map(|rest| rest.zeros_like()).transpose()?;
+    let slots = slots.clone();
+    let stand_in = Tensor::zeros((), DType::F32, leaves[0].device())?;
+    function(name, &inputs, stand_in, move |_| {
+        let mut slots = slots.lock().expect("no holder of this lock panics");
+        let mut grads: Vec<_> = (first..first + direct).map(|i| slots.get_mut(i).and_then(Option::take)).collect();
+        grads.push(zero.clone());
+        Ok(grads)
+    })
 }
 
 /// [`function`] whose vector-Jacobian product is given the output too, without keeping a second copy of it.

@@ -36,6 +36,8 @@ pub enum Source {
     Files(WeightFiles),
     /// Seeded initialisation, a function of (seed, component, name) alone.
     Random(u64),
+    /// A network of another making, which says what its parameters start from, by their names.
+    Own(Box<dyn Fn(&str) -> Result<Tensor> + Send + Sync>),
     /// Shapes without memory, to check a model against a key list.
     Shapes,
 }
@@ -185,6 +187,11 @@ impl Store {
     /// Its blocks, counted as [`Scope::block`] made them.
     pub fn blocks(&self) -> usize {
         self.blocks.load(Ordering::Relaxed)
+    }
+
+    /// Whether some of its parameters are matrices of linear layers, which [`Keep`] is about.
+    pub fn has_matrices(&self) -> bool {
+        self.params.lock().expect("no holder panics").values().any(|kept| kept.matrix.is_some())
     }
 
     /// Bytes that its parameters take where they are used, and on the host beside that.
@@ -349,6 +356,7 @@ impl Store {
                 };
                 value.to_dtype(self.dtype)
             }
+            Source::Own(read) => read(name)?.reshape(shape)?.to_dtype(self.dtype)?.to_device(device),
             Source::Shapes => Tensor::zeros((), self.dtype, &self.device)?.broadcast_as(shape),
         }
     }

@@ -114,5 +114,5 @@ pub struct Gradients<'a> {
 
 impl Kind for dyn Network {
     const NAME: &'static str = "backbone";
-    const ABOUT: &'static str = "a denoiser with an engine of its own, over plain memory";
+    const ABOUT: &'static str = "another denoiser in the place of a model's own";
 }

@@ -20,6 +20,11 @@ pub trait Kind: Send + Sync + 'static {
     const NAME: &'static str;
     /// What a plugin of this kind decides.
     const ABOUT: &'static str;
+
+    /// An object of another trait under the same word, as one of this: `None` where it is none of those.
+    fn adapted(_object: Object) -> Option<Arc<Self>> {
+        None
+    }
 }
 
 /// One registered plugin.
@@ -203,6 +208,9 @@ pub fn find(kind: &str, name: &str) -> Result<&'static Plugin, ParamError> {
     }
     let names: Vec<&str> = plugins.iter().map(|p| p.name).collect();
     let error = ParamError::new(format!("there is no {kind} `{name}`")).within("type");
+    if names.is_empty() {
+        return Err(error.help("none is linked in here: `--plugin FILE` loads a library that has it"));
+    }
     Err(match nearest(name, names.iter().copied()) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
         None => error.help(format!("there are: {}", names.join(", "))),
@@ -213,7 +221,10 @@ pub fn find(kind: &str, name: &str) -> Result<&'static Plugin, ParamError> {
 pub fn downcast<K: Kind + ?Sized>(built: Built) -> Result<(Arc<K>, Value), ParamError> {
     match built.object.downcast::<Arc<K>>() {
         Ok(object) => Ok((*object, built.params)),
-        Err(_) => Err(ParamError::new(format!("a plugin is registered as a {} that it is not", K::NAME))),
+        Err(object) => match K::adapted(object) {
+            Some(object) => Ok((object, built.params)),
+            None => Err(ParamError::new(format!("a plugin is registered as a {} that it is not", K::NAME))),
+        },
     }
 }
 

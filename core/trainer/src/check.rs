@@ -172,9 +172,13 @@ fn preview(resolved: &Resolved, report: &mut Report) {
 fn model(resolved: &Resolved, report: &mut Report) {
     let (native, model) = (&resolved.native, &resolved.recipe.model);
     let start = model.random_seed.map_or(String::new(), |seed| format!(", starting from nothing (seed {seed})"));
+    let named = match &resolved.recipe.backbone {
+        Some(backbone) => format!("backbone {}, the rest", backbone.name()),
+        None => native.family.clone(),
+    };
     report.fact(
         "model",
-        format!("{} in {}{start}, {} px, computed in {}", native.family, model.path, native.resolution_px, word(model.dtype)),
+        format!("{named} in {}{start}, {} px, computed in {}", model.path, native.resolution_px, word(model.dtype)),
         json!({ "family": native.family, "path": model.path, "resolution_px": native.resolution_px, "dtype": model.dtype,
                 "random_seed": model.random_seed }),
     );

@@ -195,7 +195,8 @@ fn files_in_it(path: &str, listing: &Listing) -> String {
 /// Whether a file of a diffusers folder is needed: configs and tokenizers of the components that are trained and sampled with,
 /// and their weights in full precision.
 pub(crate) fn of_model(file: &str, without: &[String]) -> bool {
-    const COMPONENTS: [&str; 10] = [
+    const COMPONENTS: [&str; 11] = [
+        "backbone",
         "unet",
         "transformer",
         "vae",

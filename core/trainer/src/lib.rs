@@ -1,6 +1,7 @@
 //! The trainer. It knows no model and no plugin: it resolves a recipe into plugins, and runs the step.
 
 pub mod adapter;
+pub mod architecture;
 pub mod check;
 pub mod compare;
 pub mod cond;
@@ -9,6 +10,7 @@ pub mod data;
 pub mod digest;
 pub mod distance;
 pub mod embedded;
+mod engine;
 pub mod hub;
 pub mod learning;
 pub mod lock;

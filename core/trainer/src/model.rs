@@ -73,6 +73,9 @@ pub trait Backbone: Send + Sync {
     /// Sets what is kept for the backward pass.
     fn recompute(&self, what: Recompute);
 
+    /// Channels of the latents that it takes.
+    fn channels(&self) -> usize;
+
     /// Latent sides must be multiples of this: what the network can take at all.
     fn side_multiple(&self) -> usize;
 
@@ -225,6 +228,8 @@ pub struct Native {
     pub resolution_px: u32,
     /// Pixels that a latent's side stands for.
     pub latent_px: u32,
+    /// Whether the denoiser was never trained as anything: it starts from nothing, and has no output of its own to keep.
+    pub untrained: bool,
     /// Where each fact was read: field to file and key, or "the family's rule".
     pub evidence: BTreeMap<String, String>,
 }
@@ -274,6 +279,10 @@ impl LoadOptions {
     /// `stores`: as [`Model::stores`] gives them.
     pub fn held_by(&self, stores: &[Arc<Store>]) -> Result<()> {
         let names: Vec<&str> = stores.iter().map(|store| store.component()).collect();
+        let matrices = |name: &str| stores.iter().any(|store| store.component() == name && store.has_matrices());
+        if let Some(plain) = self.packed.keys().find(|name| names.contains(&name.as_str()) && !matrices(name)) {
+            bail!("`{plain}` has no linear layers whose matrices could be quantised");
+        }
         if let Some(stray) = self.packed.keys().find(|name| !names.contains(&name.as_str())) {
             bail!("there is no component `{stray}` to quantise, the model has {}", names.join(", "));
         }
@@ -362,8 +371,20 @@ pub trait Family: Send + Sync {
     fn tokens(&self, _path: &Path, _side_px: u32) -> Result<Option<Tokens>> {
         Ok(None)
     }
-    /// Loads it.
-    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>>;
+    /// Loads the denoiser alone.
+    ///
+    /// # Errors
+    /// If the folder is of another family.
+    fn backbone(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn Backbone>>;
+    /// Loads what stands around a denoiser, which may be one of another making that takes the same conditions.
+    ///
+    /// # Errors
+    /// If the folder is of another family, or the denoiser takes latents of other channels.
+    fn around(&self, path: &Path, backbone: Arc<dyn Backbone>, options: &LoadOptions) -> Result<Box<dyn Model>>;
+    /// Loads all of it.
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
+        self.around(path, self.backbone(path, options)?, options)
+    }
 }
 
 /// A picture in a transformer.

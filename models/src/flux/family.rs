@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Result, bail};
+use candle_core::Result;
 use schemars::JsonSchema;
-use sconce_core::model::{Family, LoadOptions, Model, Native, Tokens};
+use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native, Tokens};
 use sconce_nn::Store;
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::config::PATCH;
 use super::{Config, Flux};
 use crate::dit::Guided;
 use crate::folder::{self, Clips, FolderModel, Rule, native};
+use crate::own_backbone;
 use crate::text::clip::Head;
 use crate::text::{FluxConditioner, prompt};
 
@@ -45,7 +46,7 @@ pub struct Flux1 {}
 
 impl Family for Flux1 {
     fn detect(&self, path: &Path) -> Result<bool> {
-        folder::holds(path, DEV.denoiser, "FluxTransformer2DModel")
+        Ok(is(path)? && !own_backbone::is(path)?)
     }
 
     fn native(&self, path: &Path) -> Result<Native> {
@@ -80,16 +81,21 @@ impl Family for Flux1 {
         }))
     }
 
-    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
-        if !self.detect(path)? {
-            bail!("{}: this is no folder of the family {}", path.display(), DEV.name);
-        }
+    fn backbone(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn Backbone>> {
+        folder::demand(path, &DEV, is(path)?)?;
+        Ok(Arc::new(Flux::load(&path.join(DEV.denoiser), options)?))
+    }
+
+    fn around(&self, path: &Path, backbone: Arc<dyn Backbone>, options: &LoadOptions) -> Result<Box<dyn Model>> {
+        folder::demand(path, &DEV, is(path)?)?;
         let guided = Config::read(&path.join(DEV.denoiser))?.guided;
         let conditioner = FluxConditioner::load(path, text_tokens(guided), guided, options)?;
-        let backbone = Flux::load(&path.join(DEV.denoiser), options)?;
-        let channels = backbone.config().channels;
-        FolderModel::assemble(path, self.native(path)?, Arc::new(backbone), channels, conditioner, options)
+        FolderModel::assemble(path, self.native(path)?, backbone, conditioner, options)
     }
+}
+
+fn is(path: &Path) -> Result<bool> {
+    folder::holds(path, DEV.denoiser, "FluxTransformer2DModel")
 }
 
 /// Most tokens of T5.

@@ -117,6 +117,10 @@ impl Backbone for Flux {
         self.recompute.set(what);
     }
 
+    fn channels(&self) -> usize {
+        self.config.channels
+    }
+
     fn side_multiple(&self) -> usize {
         PATCH
     }

@@ -67,6 +67,14 @@ pub fn holds(dir: &Path, denoiser: &str, class: &str) -> Result<bool> {
     Ok(read_json(&config)?.get("_class_name").is_some_and(|found| found == class))
 }
 
+/// An error unless the folder `is` one of the family.
+pub fn demand(dir: &Path, rule: &Rule, is: bool) -> Result<()> {
+    match is {
+        true => Ok(()),
+        false => bail!("{}: this is no folder of the family {}", dir.display(), rule.name),
+    }
+}
+
 /// A component's parameters without their values, to be told their shapes.
 pub fn empty(component: &str) -> Arc<Store> {
     Store::new(component, Source::Shapes, DType::F32, &Device::Cpu)
@@ -143,20 +151,18 @@ impl Model for FolderModel {
 }
 
 impl FolderModel {
-    /// The model of a folder: its denoiser of so many latent channels, its text encoders, and the autoencoder, which is
-    /// loaded here.
+    /// The model of a folder: a denoiser, its text encoders, and the autoencoder, which is loaded here.
     ///
     /// # Errors
-    /// If the autoencoder's latents have other channels.
+    /// If the autoencoder's latents have other channels than the denoiser's.
     pub fn assemble(
         dir: &Path,
         native: Native,
         backbone: Arc<dyn Backbone>,
-        channels: usize,
         conditioner: Arc<dyn Conditioner>,
         options: &LoadOptions,
     ) -> Result<Box<dyn Model>> {
-        let autoencoder = vae::load(&dir.join("vae"), options)?;
+        let (autoencoder, channels) = (vae::load(&dir.join("vae"), options)?, backbone.channels());
         if channels != autoencoder.channels() {
             bail!(
                 "{}: the denoiser takes {channels} channels and the autoencoder's latents have {}: inpainting, depth and \
@@ -187,8 +193,12 @@ impl FolderModel {
         if let Some(stray) = replaced.keys().find(|key| !plan.contains_key(*key)) {
             bail!("{name}: there is no parameter `{stray}` to save");
         }
-        let mut settings = config(&self.dir.join(name))?;
-        settings.extend(what.configs.get(name).cloned().unwrap_or_default());
+        let given = what.configs.get(name).cloned().unwrap_or_default();
+        let mut settings = match self.dir.join(name).join("config.json").is_file() || given.is_empty() {
+            true => config(&self.dir.join(name))?,
+            false => Map::new(), // a component that is new here
+        };
+        settings.extend(given);
         for field in ["torch_dtype", "dtype"] {
             if let Some(value) = settings.get_mut(field) {
                 *value = json!(torch_name(what.dtype));

@@ -190,6 +190,7 @@ pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
         denoiser: denoiser.to_owned(),
         resolution_px,
         latent_px,
+        untrained: false,
         evidence,
     })
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Result, bail};
+use candle_core::Result;
 use schemars::JsonSchema;
-use sconce_core::model::{Family, LoadOptions, Model, Native};
+use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native};
 use sconce_nn::Store;
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::unet::{self, UNet};
 use crate::diffusers::{self, read_json};
 use crate::folder::{self, Clips, FolderModel, Rule, empty, native};
+use crate::own_backbone;
 use crate::text::SdConditioner;
 use crate::text::clip::{ClipText, Config as TextConfig, Head};
 
@@ -99,17 +100,25 @@ fn shapes(dir: &Path) -> Result<Vec<Arc<Store>>> {
     folder::shapes(dir, denoiser, encoders)
 }
 
-fn load(dir: &Path, rule: &'static Rule, options: &LoadOptions) -> Result<Box<dyn Model>> {
-    if family_of(dir)?.is_none_or(|found| found.name != rule.name) {
-        bail!("{}: this is no folder of the family {}", dir.display(), rule.name);
-    }
-    let native = native::read(dir, rule)?;
+fn is(dir: &Path, rule: &'static Rule) -> Result<bool> {
+    Ok(family_of(dir)?.is_some_and(|found| found.name == rule.name))
+}
+
+fn backbone(dir: &Path, rule: &'static Rule, options: &LoadOptions) -> Result<Arc<dyn Backbone>> {
+    folder::demand(dir, rule, is(dir, rule)?)?;
     let scheduler = read_json(&dir.join(native::SCHEDULER))?;
     let steps = scheduler.get("num_train_timesteps").and_then(Value::as_u64).unwrap_or(1000);
-    let unet = UNet::load(&dir.join("unet"), steps as usize, options)?;
-    let channels = unet.config().in_channels;
-    let conditioner = SdConditioner::load(dir, options)?;
-    FolderModel::assemble(dir, native, Arc::new(unet), channels, conditioner, options)
+    Ok(Arc::new(UNet::load(&dir.join("unet"), steps as usize, options)?))
+}
+
+fn around(
+    dir: &Path,
+    rule: &'static Rule,
+    backbone: Arc<dyn Backbone>,
+    options: &LoadOptions,
+) -> Result<Box<dyn Model>> {
+    folder::demand(dir, rule, is(dir, rule)?)?;
+    FolderModel::assemble(dir, native::read(dir, rule)?, backbone, SdConditioner::load(dir, options)?, options)
 }
 
 macro_rules! families {
@@ -121,7 +130,7 @@ macro_rules! families {
 
         impl Family for $name {
             fn detect(&self, path: &Path) -> Result<bool> {
-                Ok(family_of(path)?.is_some_and(|rule| rule.name == $rule.name))
+                Ok(is(path, &$rule)? && !own_backbone::is(path)?)
             }
 
             fn native(&self, path: &Path) -> Result<Native> {
@@ -136,8 +145,17 @@ macro_rules! families {
                 shapes(path)
             }
 
-            fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
-                load(path, &$rule, options)
+            fn backbone(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn Backbone>> {
+                backbone(path, &$rule, options)
+            }
+
+            fn around(
+                &self,
+                path: &Path,
+                denoiser: Arc<dyn Backbone>,
+                options: &LoadOptions,
+            ) -> Result<Box<dyn Model>> {
+                around(path, &$rule, denoiser, options)
             }
         }
     )*};

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Result, bail};
+use candle_core::Result;
 use schemars::JsonSchema;
-use sconce_core::model::{Family, LoadOptions, Model, Native, Tokens};
+use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native, Tokens};
 use sconce_nn::Store;
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Config, Mmdit};
 use crate::dit::QkNorm;
 use crate::folder::{self, Clips, FolderModel, Rule, native};
+use crate::own_backbone;
 use crate::text::clip::Head;
 use crate::text::sd3::{CLIP_TOKENS, T5_TOKENS};
 use crate::text::{Sd3Conditioner, prompt};
@@ -37,7 +38,7 @@ pub struct Sd3 {}
 
 impl Family for Sd3 {
     fn detect(&self, path: &Path) -> Result<bool> {
-        folder::holds(path, RULE.denoiser, "SD3Transformer2DModel")
+        Ok(is(path)? && !own_backbone::is(path)?)
     }
 
     fn native(&self, path: &Path) -> Result<Native> {
@@ -67,15 +68,20 @@ impl Family for Sd3 {
         Ok(Some(Tokens { picture: side * side, text, width, blocks: config.layers }))
     }
 
-    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Model>> {
-        if !self.detect(path)? {
-            bail!("{}: this is no folder of the family {}", path.display(), RULE.name);
-        }
-        let conditioner = Sd3Conditioner::load(path, options)?;
-        let backbone = Mmdit::load(&path.join(RULE.denoiser), options)?;
-        let channels = backbone.config().channels;
-        FolderModel::assemble(path, self.native(path)?, Arc::new(backbone), channels, conditioner, options)
+    fn backbone(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn Backbone>> {
+        folder::demand(path, &RULE, is(path)?)?;
+        Ok(Arc::new(Mmdit::load(&path.join(RULE.denoiser), options)?))
     }
+
+    fn around(&self, path: &Path, backbone: Arc<dyn Backbone>, options: &LoadOptions) -> Result<Box<dyn Model>> {
+        folder::demand(path, &RULE, is(path)?)?;
+        let conditioner = Sd3Conditioner::load(path, options)?;
+        FolderModel::assemble(path, self.native(path)?, backbone, conditioner, options)
+    }
+}
+
+fn is(path: &Path) -> Result<bool> {
+    folder::holds(path, RULE.denoiser, "SD3Transformer2DModel")
 }
 
 /// With the name of its size in the headers of weight files.

@@ -137,6 +137,10 @@ impl Backbone for Mmdit {
         self.recompute.set(what);
     }
 
+    fn channels(&self) -> usize {
+        self.config.channels
+    }
+
     fn side_multiple(&self) -> usize {
         self.config.patch
     }

@@ -40,7 +40,7 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
     super::step::explain(resolved, report);
     inputs(resolved, &process, report);
     super::sampling::explain(resolved, singular, report);
-    if recipe.model.random_seed.is_none() {
+    if !resolved.from_nothing() {
         super::conversion::explain(resolved, report);
     }
 }
@@ -48,7 +48,7 @@ pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
 /// True if the checkpoint was trained to where no signal is left, so that a run need not teach it that.
 fn knows_noise(resolved: &Resolved) -> bool {
     let own = Choice::<dyn Schedule>::from_table(&resolved.native.schedule);
-    resolved.recipe.model.random_seed.is_some() || own.is_ok_and(|own| own.at(1.0).alpha == 0.0)
+    resolved.from_nothing() || own.is_ok_and(|own| own.at(1.0).alpha == 0.0)
 }
 
 /// Refuses parameters by which log-SNR does not fall, or times are drawn that are none.

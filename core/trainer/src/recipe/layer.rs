@@ -13,11 +13,22 @@ use super::document::{Document, Mark, Position, Syntax};
 use super::error::{Fault, Origin};
 
 /// Tables that a recipe may leave out; `false` takes away one that a lower layer has.
-pub(super) const OPTIONAL: [&str; 3] = ["adapter", "validation", "preview"];
+pub(super) const OPTIONAL: [&str; 4] = ["backbone", "adapter", "validation", "preview"];
 
 /// Tables that name a plugin; a plain string there is the plugin with its defaults.
-pub(super) const PLUGINS: [&str; 10] =
-    ["schedule", "objective", "weighting", "timesteps", "distance", "noise", "ema", "adapter", "optimizer", "lr"];
+pub(super) const PLUGINS: [&str; 11] = [
+    "backbone",
+    "schedule",
+    "objective",
+    "weighting",
+    "timesteps",
+    "distance",
+    "noise",
+    "ema",
+    "adapter",
+    "optimizer",
+    "lr",
+];
 
 /// One source of values.
 pub(super) struct Layer {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::Origin;
 use super::layer::Layer;
+use crate::architecture::Architecture;
 use crate::model::{Family, Native};
 
 /// The family of a model folder: the named one, or the only one that recognises it.
@@ -40,6 +41,14 @@ pub fn family(path: &Path, named: Option<&str>) -> Result<Choice<dyn Family>, Pa
             Err(error.help("say which: model.family = \"…\""))
         }
     }
+}
+
+/// A family's model with a plugin's denoiser in the place of its own.
+pub(super) fn with_backbone(
+    family: &Choice<dyn Family>,
+    backbone: &Choice<dyn Architecture>,
+) -> Result<Choice<dyn Family>, ParamError> {
+    Choice::from_table(&json!({ "type": "own-backbone", "around": family.name(), "backbone": backbone.table() }))
 }
 
 /// What the checkpoint says, as the layer just above the defaults.

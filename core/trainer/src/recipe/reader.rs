@@ -17,6 +17,7 @@ use super::needs::NeedsTable;
 use super::resolve::Resolved;
 use super::tables::{ModelTable, Recipe, Task};
 use super::{limits, native};
+use crate::architecture::Architecture;
 use crate::embedded;
 use crate::hub::{self, Needs};
 use crate::model::{Family, Native};
@@ -31,9 +32,10 @@ pub(super) struct Reader {
 
 impl Reader {
     pub fn read(&mut self, name: String, base_dir: PathBuf) -> Option<Resolved> {
-        const TABLES: [&str; 18] = [
+        const TABLES: [&str; 19] = [
             "needs",
             "model",
+            "backbone",
             "schedule",
             "objective",
             "weighting",
@@ -67,9 +69,13 @@ impl Reader {
             unmet.into_iter().for_each(|(field, error)| self.fault(&field, error));
             return None; // what follows would be about what is missing
         }
-        let model: Option<ModelTable> = self.table("model");
-        let mut model = model;
-        let found = model.as_mut().and_then(|m| self.native(m));
+        let backbone = self.merged.contains_key("backbone").then(|| self.choice("backbone"));
+        if let Some(None) = backbone {
+            return None; // what follows would be about another model
+        }
+        let backbone: Option<Choice<dyn Architecture>> = backbone.flatten();
+        let mut model: Option<ModelTable> = self.table("model");
+        let found = model.as_mut().and_then(|m| self.native(m, backbone.as_ref()));
         let weighting = self.choice("weighting");
         let timesteps = self.choice("timesteps");
         let distance = self.choice("distance");
@@ -96,6 +102,7 @@ impl Reader {
         let mut recipe = Recipe {
             needs,
             model: model?,
+            backbone,
             schedule: schedule?,
             objective: objective?,
             weighting: weighting?,
@@ -139,7 +146,11 @@ impl Reader {
     }
 
     /// Finds the checkpoint and slips its layer in. One of the Hub is named by its commit from here on.
-    fn native(&mut self, model: &mut ModelTable) -> Option<(Native, Choice<dyn Family>, PathBuf)> {
+    fn native(
+        &mut self,
+        model: &mut ModelTable,
+        backbone: Option<&Choice<dyn Architecture>>,
+    ) -> Option<(Native, Choice<dyn Family>, PathBuf)> {
         if hub::leads(&model.path) {
             match hub::pinned(&model.path) {
                 Ok(pinned) => model.path = pinned,
@@ -157,6 +168,12 @@ impl Reader {
                     Some(_) => (Blame::Recipe, "model.family", e),
                     None => (Blame::Files, "model.path", e),
                 })?;
+                let family = match backbone {
+                    Some(backbone) => {
+                        native::with_backbone(&family, backbone).map_err(|e| (Blame::Recipe, "backbone", e))?
+                    }
+                    None => family,
+                };
                 let asked = |what: &str| self.value(what)?.get("type")?.as_str();
                 let (solver, spacing) = (asked("sampling.solver"), asked("sampling.spacing"));
                 let natives = family.native(&dir).and_then(|own| Ok((own, family.native_with(&dir, solver, spacing)?)));

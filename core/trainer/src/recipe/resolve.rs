@@ -77,6 +77,11 @@ impl Recipe {
 }
 
 impl Resolved {
+    /// Whether the denoiser starts from nothing, and so from no output that could be kept.
+    pub fn from_nothing(&self) -> bool {
+        self.recipe.model.random_seed.is_some() || self.native.untrained
+    }
+
     /// The side of a square picture of the data, in pixels.
     pub fn side_px(&self) -> u32 {
         self.recipe.data.source.first().and_then(|s| s.resolution_px).unwrap_or(self.native.resolution_px)

@@ -17,6 +17,7 @@ use super::convert::Convert;
 use super::needs::NeedsTable;
 use super::token::TokenTable;
 use crate::adapter::{Adapter, AdapterLayout};
+use crate::architecture::Architecture;
 use crate::model::{LoadOptions, Native, Recompute};
 use crate::network::Conversion;
 use crate::noise::NoiseSource;
@@ -32,6 +33,10 @@ pub struct Recipe {
     pub needs: Option<NeedsTable>,
     /// What is fine-tuned.
     pub model: ModelTable,
+    /// Another denoiser in the place of the model's, whose text encoders and autoencoder it works with. No table: the model's
+    /// own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<Choice<dyn Architecture>>,
     /// How much signal and noise there is at each time. Default: the checkpoint's own.
     pub schedule: Choice<dyn Schedule>,
     /// What the network learns to output. Default: the checkpoint's own.
@@ -151,9 +156,9 @@ impl ModelTable {
     /// What stands between the network and the run's schedule and objective after so many images; nothing for one that starts
     /// from nothing, which has no output of its own to keep.
     pub fn conversion(&self, native: &Native, images_seen: u64) -> candle_core::Result<Option<Conversion>> {
-        match self.random_seed {
-            Some(_) => Ok(None),
-            None => Conversion::of(self.convert, native, images_seen),
+        match self.random_seed.is_some() || native.untrained {
+            true => Ok(None),
+            false => Conversion::of(self.convert, native, images_seen),
         }
     }
 

@@ -117,11 +117,15 @@ double!(Family, Toy, "toy", {}, impl Family for Toy {
             denoiser: "unet".into(),
             resolution_px: 64,
             latent_px: 8,
+            untrained: false,
             evidence: BTreeMap::from([("schedule".into(), "scheduler_config.json: left".into())]),
         })
     }
     fn shapes(&self, _: &Path) -> Result<Vec<Arc<Store>>> { Ok(Vec::new()) }
-    fn load(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn Model>> { bail!("a double does not load") }
+    fn backbone(&self, _: &Path, _: &LoadOptions) -> Result<Arc<dyn crate::model::Backbone>> { bail!("a double does not load") }
+    fn around(&self, _: &Path, _: Arc<dyn crate::model::Backbone>, _: &LoadOptions) -> Result<Box<dyn Model>> {
+        bail!("a double does not load")
+    }
 });
 
 inventory::submit! {

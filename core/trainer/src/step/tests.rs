@@ -25,6 +25,9 @@ impl Backbone for Gain {
         &self.1
     }
     fn recompute(&self, _: Recompute) {}
+    fn channels(&self) -> usize {
+        4
+    }
     fn side_multiple(&self) -> usize {
         1
     }

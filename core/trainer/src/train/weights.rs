@@ -133,6 +133,12 @@ pub fn parts(recipe: &Recipe, stores: &[Arc<Store>]) -> Result<Vec<Part>> {
         match &recipe.adapter {
             Some(adapter) => {
                 layers = store.layers();
+                if layers.is_empty() {
+                    bail!(
+                        "adapter: `{component}` has no layers that adapters could go to: leave out [adapter], and its parameters \
+                         train themselves"
+                    );
+                }
                 layers.retain(|layer| {
                     let path = format!("{component}.{}", layer.path());
                     let wanted = adapter.targets().iter().any(|t| matches(t, &path));

@@ -156,6 +156,10 @@ impl Backbone for UNet {
         self.recompute.set(what);
     }
 
+    fn channels(&self) -> usize {
+        self.config.in_channels
+    }
+
     fn side_multiple(&self) -> usize {
         1
     }

@@ -1,0 +1,157 @@
+//! A denoiser whose engine is a plugin's own ([`Network`]): one node of the graph, whose inputs and parameters cross to the
+//! plugin as plain memory, and whose gradients are the plugin's vector-Jacobian product. The parameters are the program's to
+//! train, average, save and restore like any other's; the plugin is told their values before each pass.
+
+mod pass;
+
+use std::sync::{Arc, Mutex};
+
+use candle_core::{DType, Device, Error, Result, Tensor, TensorId, bail};
+use sconce_nn::function::{function_of_many, trains};
+use sconce_nn::store::Init;
+use sconce_nn::{Param, Store};
+use sconce_sdk::network::{About, Condition, Parameter};
+use sconce_sdk::{Network, Noise};
+
+use self::pass::{Input, Pass, like};
+use crate::architecture::{Architecture, Start};
+use crate::cond::Cond;
+use crate::model::{Backbone, Recompute, RecomputeCell};
+
+/// A network of a plugin's as what a [backbone] table makes.
+pub struct Plain(pub Arc<dyn Network>);
+
+impl Architecture for Plain {
+    fn about(&self) -> About {
+        self.0.about()
+    }
+
+    fn build(&self, store: Arc<Store>) -> Result<Arc<dyn Backbone>> {
+        Ok(Arc::new(Engine::new(self.0.clone(), store)?))
+    }
+
+    fn start(&self) -> Start {
+        let (network, parameters) = (self.0.clone(), self.0.parameters());
+        Start::Own(Box::new(move |name| {
+            let Some(i) = parameters.iter().position(|p| p.name == name) else { bail!("it has no parameter `{name}`") };
+            let mut values = vec![0.0; parameters[i].elements()];
+            network.read(i, &mut values).map_err(Error::Msg)?;
+            Tensor::from_vec(values, parameters[i].shape.as_slice(), &Device::Cpu)
+        }))
+    }
+
+    fn dtype(&self, _: DType) -> DType {
+        DType::F32
+    }
+}
+
+/// The network on parameters of the program's.
+struct Engine {
+    about: About,
+    network: Arc<dyn Network>,
+    store: Arc<Store>,
+    /// In the network's order.
+    params: Vec<Param>,
+    /// Held while the network is asked: which frozen parameters it was told.
+    told: Arc<Mutex<Vec<Option<TensorId>>>>,
+    recompute: RecomputeCell,
+}
+
+impl Engine {
+    fn new(network: Arc<dyn Network>, store: Arc<Store>) -> Result<Self> {
+        let (root, about) = (store.root(), network.about());
+        let param = |p: Parameter| match p.name.is_empty() {
+            true => bail!("a parameter of the backbone has no name"),
+            false => root.param(&p.name, p.shape, Init::Zeros),
+        };
+        let params: Vec<Param> = network.parameters().into_iter().map(param).collect::<Result<_>>()?;
+        let told = Arc::new(Mutex::new(vec![None; params.len()]));
+        Ok(Self { about, network, store, params, told, recompute: RecomputeCell::default() })
+    }
+
+    fn condition(&self, named: &Condition, cond: &Cond, batch: usize) -> Result<Tensor> {
+        let tensor = cond.get(&named.name)?;
+        let fits = |(&side, &asked): (&usize, &usize)| asked == 0 || side == asked;
+        let sides = tensor.dims().get(1..).unwrap_or_default();
+        let same = sides.len() == named.shape.len() && sides.iter().zip(&named.shape).all(fits);
+        match same && tensor.dims().first() == Some(&batch) {
+            true => Ok(tensor.clone()),
+            false => bail!(
+                "the backbone takes a `{}` of {:?} (0 is any) for each picture, the text encoders give {sides:?}: set its \
+                 sides in [backbone]",
+                named.name,
+                named.shape
+            ),
+        }
+    }
+}
+
+impl Backbone for Engine {
+    fn forward(&self, x: &Tensor, time: &Tensor, cond: &Cond) -> Result<Tensor> {
+        self.store.recall()?;
+        let (batch, channels, height, width) = x.dims4()?;
+        let multiple = self.about.side_multiple;
+        if channels != self.about.channels || height % multiple != 0 || width % multiple != 0 {
+            bail!(
+                "the backbone takes latents of {} channels with sides that are multiples of {multiple}, not {channels} x \
+                 {height} x {width}",
+                self.about.channels
+            );
+        }
+        let mut inputs = vec![x.clone(), time.clone()]; // B C H W, B
+        for named in &self.about.conditions {
+            inputs.push(self.condition(named, cond, batch)?);
+        }
+        let mut names = vec!["x", "time"];
+        names.extend(self.about.conditions.iter().map(|c| c.name.as_str()));
+        let params: Vec<Tensor> = self.params.iter().map(Param::tensor).collect::<Result<_>>()?;
+        let pass = Pass {
+            network: self.network.clone(),
+            told: self.told.clone(),
+            inputs: names.into_iter().zip(&inputs).map(|(name, t)| Input::of(name, t)).collect::<Result<_>>()?,
+            params: params.clone(),
+        };
+        let all: Vec<Tensor> = inputs.into_iter().chain(params).collect();
+        if !all.iter().any(trains) {
+            return like(pass.forward()?, x);
+        }
+        let (out, tape) = match self.recompute.get() {
+            Recompute::Nothing => pass.record().map(|(out, tape)| (out, Some(tape)))?,
+            Recompute::Blocks => (pass.forward()?, None),
+        };
+        let tape = Mutex::new(tape);
+        let leaves = all.clone();
+        function_of_many("engine", &leaves.iter().collect::<Vec<_>>(), like(out, x)?, move |d_out| {
+            let mut kept = tape.lock().unwrap_or_else(|e| e.into_inner());
+            let tape = match kept.as_mut() {
+                Some(tape) => tape,
+                None => kept.insert(pass.record()?.1),
+            };
+            pass.backward(&mut **tape, d_out, &all)
+        })
+    }
+
+    fn time(&self, t: f64, noise: &Noise) -> f64 {
+        self.network.time(t, noise)
+    }
+
+    fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    fn recompute(&self, what: Recompute) {
+        self.recompute.set(what);
+    }
+
+    fn channels(&self) -> usize {
+        self.about.channels
+    }
+
+    fn side_multiple(&self) -> usize {
+        self.about.side_multiple
+    }
+
+    fn dtype(&self) -> DType {
+        DType::F32
+    }
+}
