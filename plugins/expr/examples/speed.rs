@@ -42,9 +42,7 @@ fn main() {
         let reading = started.elapsed().as_secs_f64();
         let n = 1000;
         let us: Vec<f64> = (0..n).map(|i| (f64::from(i) + 0.37) / f64::from(n)).collect();
-        let each = |f: &dyn Fn(f64) -> f64| {
-            median(|| us.iter().for_each(|u| _ = black_box(f(*u)))) / f64::from(n)
-        };
+        let each = |f: &dyn Fn(f64) -> f64| median(|| us.iter().for_each(|u| _ = black_box(f(*u)))) / f64::from(n);
         let quantile = each(&|u| sampler.quantile(u, schedule));
         let cumulative = each(&|t| sampler.cumulative(t, schedule));
         println!(
@@ -56,7 +54,9 @@ fn main() {
     }
     let differences: Vec<f64> = (0..65_536).map(|i| (f64::from(i) * 0.7).sin()).collect();
     let mut out = vec![[0.0; 2]; differences.len()];
-    for rho in ["c^2 * log1p((d / c)^2)", "d^2", "2 * c * (hypot(d, c) - c)", "if(abs(d) < c, d^2, 2 * c * abs(d) - c^2)"] {
+    for rho in
+        ["c^2 * log1p((d / c)^2)", "d^2", "2 * c * (hypot(d, c) - c)", "if(abs(d) < c, d^2, 2 * c * abs(d) - c^2)"]
+    {
         let distance: Choice<dyn Distance> = made(json!({ "rho": rho, "width": "0.3" }));
         let all = median(|| distance.at_each(&differences, 0.3, black_box(&mut out)));
         println!("rho = {rho:<42} 65,536 elements {:6.2} ms", all * 1e3);

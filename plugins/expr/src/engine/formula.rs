@@ -2,7 +2,7 @@
 //! stack suffices and that every name is known, so computing it cannot fail, and takes as many steps as it has operations.
 
 use super::calculus::{Dual, Number};
-use super::functions::Rule;
+use super::functions::{Rule, operators};
 
 /// The most bytes a formula may have.
 pub const MAX_LENGTH: usize = 2000;
@@ -45,6 +45,19 @@ impl Draft {
         self.height += 1;
         self.depth = self.depth.max(self.height);
         self.height <= MAX_DEPTH
+    }
+
+    /// Raises what is below the top of the stack to the power that is there.
+    pub fn power(&mut self) {
+        let exponent = if let Some(Op::Number(n)) = self.ops.last() { Some(*n) } else { None };
+        match exponent.and_then(operators::whole_power) {
+            Some(rule) => {
+                self.ops.pop();
+                self.height -= 1;
+                self.apply(rule)
+            }
+            None => self.apply(operators::POWER),
+        }
     }
 
     /// Adds a rule whose arguments are on the stack. What does not change is computed here and now.
@@ -99,6 +112,15 @@ impl Formula {
     /// Never: a formula has a value.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    pub(super) fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// How much of a stack it needs.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
     }
 
     fn run<N: Number>(&self, variables: &[N]) -> N {

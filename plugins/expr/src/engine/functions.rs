@@ -9,6 +9,8 @@ use std::f64::consts::{E, LN_2, LN_10, PI, SQRT_2};
 
 use sconce_sdk::special::{beta, normal};
 
+use super::block::{self, Each};
+
 /// A function's value.
 pub type Value<const N: usize> = fn([f64; N]) -> f64;
 
@@ -23,19 +25,23 @@ pub enum Rule {
     One {
         value: Value<1>,
         slopes: Slopes<1>,
+        each: Each<1>,
     },
     Two {
         value: Value<2>,
         slopes: Slopes<2>,
+        each: Each<2>,
     },
     /// Of two, and of more by taking them one after another.
     TwoOrMore {
         value: Value<2>,
         slopes: Slopes<2>,
+        each: Each<2>,
     },
     Three {
         value: Value<3>,
         slopes: Slopes<3>,
+        each: Each<3>,
     },
 }
 
@@ -63,6 +69,13 @@ pub struct Function {
     pub rule: Rule,
 }
 
+/// A rule from its value and its slopes: by itself and for a block.
+macro_rules! rule {
+    ($arity:ident $value:expr, $slopes:expr) => {
+        Rule::$arity { value: $value, slopes: $slopes, each: |columns| block::apply(columns, $value, $slopes) }
+    };
+}
+
 /// Numbers with a name.
 pub const CONSTANTS: [(&str, f64); 2] = [("pi", PI), ("e", E)];
 
@@ -75,7 +88,7 @@ macro_rules! functions {
             name: $name,
             call: $call,
             about: $about,
-            rule: Rule::$arity { value: |$x| $value, slopes: functions!(@ $($slopes)*, $x) },
+            rule: rule!($arity |$x| $value, functions!(@ $($slopes)*, $x)),
         }),*]
     };
 }
@@ -134,12 +147,12 @@ pub const FUNCTIONS: &[Function] = functions! {
 /// The operators between two values, from the loosest to the tightest.
 #[allow(unused_variables)]
 pub mod operators {
-    use super::{Rule, power, power_slopes};
+    use super::{Rule, block, power, power_slopes};
 
     macro_rules! comparison {
         ($name:ident, $op:tt) => {
             /// 1 where it holds, else 0.
-            pub const $name: Rule = Rule::Two { value: |[a, b]| f64::from(a $op b), slopes: |_, _| [None, None] };
+pub const $name: Rule = rule!(Two |[a, b]| f64::from(a $op b), |_, _| [None, None]);
         };
     }
     comparison!(LESS, <);
@@ -150,18 +163,34 @@ pub mod operators {
     comparison!(OTHER, !=);
 
     /// a + b.
-    pub const ADD: Rule = Rule::Two { value: |[a, b]| a + b, slopes: |_, _| [1.0, 1.0].map(Some) };
+    pub const ADD: Rule = rule!(Two | [a, b] | a + b, |_, _| [1.0, 1.0].map(Some));
     /// a - b.
-    pub const SUBTRACT: Rule = Rule::Two { value: |[a, b]| a - b, slopes: |_, _| [1.0, -1.0].map(Some) };
+    pub const SUBTRACT: Rule = rule!(Two | [a, b] | a - b, |_, _| [1.0, -1.0].map(Some));
     /// a b.
-    pub const MULTIPLY: Rule = Rule::Two { value: |[a, b]| a * b, slopes: |[a, b], _| [b, a].map(Some) };
+    pub const MULTIPLY: Rule = rule!(Two | [a, b] | a * b, |[a, b], _| [b, a].map(Some));
     /// a/b.
-    pub const DIVIDE: Rule = Rule::Two { value: |[a, b]| a / b, slopes: |[_, b], y| [1.0 / b, -y / b].map(Some) };
+    pub const DIVIDE: Rule = rule!(Two | [a, b] | a / b, |[_, b], y| [1.0 / b, -y / b].map(Some));
     /// -a.
-    pub const NEGATE: Rule = Rule::One { value: |[a]| -a, slopes: |_, _| [-1.0].map(Some) };
+    pub const NEGATE: Rule = rule!(One | [a] | -a, |_, _| [-1.0].map(Some));
     /// a^b.
-    pub const POWER: Rule =
-        Rule::Two { value: |[a, b]| power(a, b), slopes: |[a, b], y| power_slopes(a, b, y).map(Some) };
+    pub const POWER: Rule = rule!(Two | [a, b] | power(a, b), |[a, b], y| power_slopes(a, b, y).map(Some));
+
+    /// The powers that formulas are full of, as rules of their own: [`POWER`] to the bit, without its questions.
+    pub fn whole_power(n: f64) -> Option<Rule> {
+        macro_rules! to {
+            ($n:literal) => {
+                rule!(One | [a] | a.powi($n), |[a], _| [Some(f64::from($n) * a.powi($n - 1))])
+            };
+        }
+        match n {
+            -2.0 => Some(to!(-2)),
+            -1.0 => Some(to!(-1)),
+            2.0 => Some(to!(2)),
+            3.0 => Some(to!(3)),
+            4.0 => Some(to!(4)),
+            _ => None,
+        }
+    }
 }
 
 /// The order that `min` goes by. What is no number comes first, so that it is not lost.

@@ -87,7 +87,10 @@ fn infix<'i>(i: &mut Input<'i>) -> Read<Infix<Input<'i>, Span, Fault>> {
         "-" => Infix::Left(10, two!(SUBTRACT)),
         "*" => Infix::Left(20, two!(MULTIPLY)),
         "/" => Infix::Left(20, two!(DIVIDE)),
-        _ => Infix::Right(40, two!(POWER)),
+        _ => Infix::Right(40, |i, a, b| {
+            i.state.draft.power();
+            Ok(a.start..b.end)
+        }),
     })
 }
 
