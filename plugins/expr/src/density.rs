@@ -23,7 +23,7 @@ const FIELD: &str = "p";
 pub(crate) const NAMES: [&str; 2] = ["t", "r"];
 /// What helps at t = 1.
 const WRITE_R: &str = "write r for 1 - t, which keeps its digits there; or write its `quantile`";
-/// The most cells.
+/// The most cells; fewer for a formula of slow functions.
 const MOST: usize = 20_000;
 /// The error of a cell that is small enough, as a share of the whole.
 const ERROR: f64 = 2e-16;
@@ -61,6 +61,7 @@ impl Density {
         let ends =
             [-300.0, -100.0, -40.0, -20.0, -10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0, 20.0, LAST, 100.0, 300.0, 700.0];
         let ends = ends.into_iter().filter(|x| whole || *x <= LAST);
+        let most = MOST / (1 + 2 * formula.slow());
         let mut made = Self { formula, parts: Arc::new([]), total: 0.0 };
         let (mut cells, mut sum) = (Vec::<Cell>::new(), Sum::default());
         let mut from = FIRST;
@@ -85,7 +86,7 @@ impl Density {
             } else {
                 open.extend([(mid, to, right), (from, mid, left)]);
             }
-            if cells.len() + open.len() > MOST {
+            if cells.len() + open.len() > most {
                 let what = format!("is too rough to integrate near t = {}", Shown(logistic(mid)));
                 let error = ParamError::new(what).within(FIELD);
                 return Err(if mid > 15.0 && !whole { error.help(WRITE_R) } else { error });

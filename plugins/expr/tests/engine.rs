@@ -262,6 +262,8 @@ fn hostile_formulas_are_refused_quickly() {
             within_length("1e9"),
             within_length("."),
             within_length("1+("),
+            within_length("beta_quantile(x,2,3)+"),
+            format!("{}x", "beta_cdf(".repeat(9)),
             format!("{}x{}", "(".repeat(65), ")".repeat(65)),
             format!("{}x", "x+(".repeat(63)),
         ] {
@@ -276,6 +278,7 @@ fn hostile_formulas_are_refused_quickly() {
             ("9^9^9^9".into(), f64::INFINITY),
             ("x^1e308".into(), f64::INFINITY),
             ("-9^99999".into(), f64::NEG_INFINITY),
+            ("if(beta_quantile(x, 1e300, 1e300) > 0, 1, 0)".into(), 0.0),
         ] {
             assert_eq!(at(&text, 1.5), value, "{text}");
         }

@@ -8,6 +8,8 @@ use super::functions::{Rule, operators};
 pub const MAX_LENGTH: usize = 2000;
 /// How deep brackets and unfinished operations may nest.
 pub const MAX_DEPTH: usize = 64;
+/// The most functions that take a series.
+pub const MAX_SLOW: usize = 8;
 /// Most formulas need no more of the stack than this.
 const SHALLOW: usize = 8;
 
@@ -27,6 +29,7 @@ pub enum Op {
 pub struct Formula {
     ops: Vec<Op>,
     depth: usize,
+    slow: usize,
 }
 
 /// A formula that is being read.
@@ -36,6 +39,8 @@ pub(super) struct Draft {
     /// Numbers on the stack now, and at most.
     height: usize,
     depth: usize,
+    /// Functions that take a series.
+    slow: usize,
 }
 
 impl Draft {
@@ -77,9 +82,15 @@ impl Draft {
         }
     }
 
+    /// Notes a function that takes a series, if there may be one more.
+    pub fn slow(&mut self) -> bool {
+        self.slow += 1;
+        self.slow <= MAX_SLOW
+    }
+
     /// The formula, when all of it was read.
     pub fn finish(self) -> Formula {
-        Formula { ops: self.ops, depth: self.depth }
+        Formula { ops: self.ops, depth: self.depth, slow: self.slow }
     }
 }
 
@@ -102,6 +113,11 @@ impl Formula {
     /// Whether the variable of this place has a part in it.
     pub fn uses(&self, variable: usize) -> bool {
         self.ops.iter().any(|op| matches!(op, Op::Variable(i) if *i == variable))
+    }
+
+    /// How many of its functions take a series: [`MAX_SLOW`] at most.
+    pub fn slow(&self) -> usize {
+        self.slow
     }
 
     /// How many operations it takes.

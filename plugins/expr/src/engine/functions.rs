@@ -76,6 +76,13 @@ macro_rules! rule {
     };
 }
 
+impl Function {
+    /// Whether it takes a series, and so a thousand times what a product takes.
+    pub(super) fn is_slow(&self) -> bool {
+        self.name.starts_with("beta_")
+    }
+}
+
 /// Numbers with a name.
 pub const CONSTANTS: [(&str, f64); 2] = [("pi", PI), ("e", E)];
 
@@ -140,8 +147,8 @@ pub const FUNCTIONS: &[Function] = functions! {
     "normal" "normal(x)" "the standard normal distribution function" One |[x]| normal::normal(x), { |y| [bell(x)] }
     "probit" "probit(u)" "the standard normal quantile"           One |[u]| normal::probit(u), { |y| [1.0 / bell(y)] }
     "lgamma" "lgamma(x)" "the logarithm of the gamma function"    One |[x]| libm::lgamma(x), { |y| [f64::NAN] }
-    "beta_cdf" "beta_cdf(x, a, b)" "the beta distribution function with numbers a, b" Three |[x, a, b]| beta::incomplete_beta(a, b, x), { |y| [beta_density(x, a, b), f64::NAN, f64::NAN] }
-    "beta_quantile" "beta_quantile(u, a, b)" "its quantile"       Three |[u, a, b]| beta::quantile(u, a, b), { |y| [1.0 / beta_density(y, a, b), f64::NAN, f64::NAN] }
+    "beta_cdf" "beta_cdf(x, a, b)" "the beta distribution function with numbers a, b, at most 10,000" Three |[x, a, b]| of_beta(a, b, || beta::incomplete_beta(a, b, x)), { |y| [beta_density(x, a, b), f64::NAN, f64::NAN] }
+    "beta_quantile" "beta_quantile(u, a, b)" "its quantile"       Three |[u, a, b]| of_beta(a, b, || beta::quantile(u, a, b)), { |y| [1.0 / beta_density(y, a, b), f64::NAN, f64::NAN] }
 };
 
 /// The operators between two values, from the loosest to the tightest.
@@ -223,6 +230,14 @@ fn sigmoid(x: f64) -> f64 {
 /// The standard normal density.
 fn bell(x: f64) -> f64 {
     (-0.5 * x * x).exp() / (2.0 * PI).sqrt()
+}
+
+/// Larger shapes than any distribution of noise has take a series of thousands of terms.
+const LARGEST_SHAPE: f64 = 1e4;
+
+fn of_beta(a: f64, b: f64, value: impl Fn() -> f64) -> f64 {
+    let right = |shape: f64| shape > 0.0 && shape <= LARGEST_SHAPE;
+    if right(a) && right(b) { value() } else { f64::NAN }
 }
 
 fn beta_density(x: f64, a: f64, b: f64) -> f64 {
