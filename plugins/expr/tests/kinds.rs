@@ -159,10 +159,11 @@ fn quantiles_of_a_density_are_found_to_1e_12() {
     assert!((cosmap.density(0.5, &**flow.object()) - 2.0 * FRAC_2_PI).abs() < 1e-13);
 }
 
-/// A density that never becomes smooth, of the slowest functions, as many as a formula may have: refused in seconds (more without optimisation), where ninety took minutes.
+/// A density that never becomes smooth, of as many slow functions as a formula may have: refused in seconds, and in less
+/// than a minute without optimisation.
 #[test]
 fn a_slow_and_rough_density_is_refused_in_seconds() {
-    let slow = vec!["beta_quantile(t, 9e3, 2e3)"; 8].join(" + ");
+    let slow = ["beta_quantile(t, 9e3, 2e3)"; 8].join(" + ");
     let started = std::time::Instant::now();
     let error = made::<dyn TimestepSampler>(json!({ "p": format!("{slow} + sin(1e9 * t) + 1") })).unwrap_err();
     assert!(error.message.contains("too rough"), "{error}");

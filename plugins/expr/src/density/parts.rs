@@ -8,7 +8,7 @@ use super::{Cell, Density};
 /// Parts of a cell.
 const PARTS: usize = 24;
 /// The share of the draws below which a cell is one part: few quantiles lie there.
-const RARE: f64 = 1e-9;
+const RARE: f64 = 1e-14;
 
 /// A part of x, and the mass before it.
 #[derive(Clone, Copy, Debug)]
