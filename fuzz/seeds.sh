@@ -48,6 +48,7 @@ printf '\x0c-2 * probit(u)' > corpus/formula/levels
 printf '\x0dexp(-logit(t)^2 / 2) / (t * r)' > corpus/formula/density
 printf '\x0ec^2 * log1p((d / c)^2);lerp(1, 0.1, t)' > corpus/formula/distance
 printf '\x0fmax(1 - batch / n, 0)^7.9' > corpus/formula/ema
+printf '\x00beta_cdf(0.1261657338486498, 0.03062498165240735, 6.138193525667177)' > corpus/formula/endless
 printf '\x0d1 + beta_quantile(t, 2, 3) + sin(1e9 * t)' > corpus/formula/rough
 # The words that a target's texts are made of, for -dict=.
 grep -rhoE '^ *(Rule::new\()?"[a-zA-Z_.0-9]+",' ../core/migrate/src | grep -oE '"[^"]+"' | sort -u > corpus/migrate.dict
