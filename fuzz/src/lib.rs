@@ -1,5 +1,6 @@
 //! What the targets share: a folder of their own in which a file lies, and the making of safetensors files whose header is what is
 //! fuzzed and whose length fits, since a reader stops at one that does not.
+#![cfg(feature = "tensors")]
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

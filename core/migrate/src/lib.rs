@@ -2,7 +2,7 @@
 //! OneTrainer (JSON) and diffusion-pipe (TOML, its dataset's TOML), and from recipes of older versions of sconce.
 //!
 //! Each program has a folder with a table of rules, one a field: where it goes, or why it has no place. One engine
-//! (`case.rs`) asks them for every field of the input, so that none is lost; what a program's defaults mean and sconce's do
+//! (`case/engine.rs`) asks them for every field of the input, so that none is lost; what a program's defaults mean and sconce's do
 //! not is said in the recipe. The crate touches no disk: what a configuration names is read by a callback.
 
 mod case;
@@ -12,6 +12,7 @@ mod draft;
 mod family;
 mod flow;
 mod kohya;
+mod literal;
 mod older;
 mod onetrainer;
 mod optim;

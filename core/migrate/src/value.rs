@@ -125,7 +125,7 @@ pub(crate) fn shown(value: &Value) -> String {
     let text = match value {
         Value::String(s) => s.clone(),
         Value::Null => "nothing".to_owned(),
-        other => crate::draft::toml(other),
+        other => crate::literal::toml(other),
     };
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match line.char_indices().nth(60) {

@@ -1,5 +1,6 @@
 //! How a difference counts, as a formula whose derivative is the gradient.
 
+use rayon::prelude::*;
 use sconce_sdk::{Folded, ParamError, prelude::*};
 
 use crate::check::{self, Shown};
@@ -106,6 +107,19 @@ impl Distance for Expr {
         let Dual { value, slope } = self.rho.along(&[Dual::variable(difference), Dual { value: width, slope: 0.0 }]);
         // What is even has no slope there, or a corner.
         [value, if difference == 0.0 { 0.0 } else { slope }]
+    }
+
+    /// In pieces of one length, however many threads there are; no element looks at another.
+    fn at_each(&self, differences: &[f64], width: f64, out: &mut [[f64; 2]]) {
+        const PIECE: usize = 8192;
+        let piece = |(differences, out): (&[f64], &mut [[f64; 2]])| {
+            self.rho.each(differences, &[width], out);
+            out.iter_mut().zip(differences).filter(|(_, d)| **d == 0.0).for_each(|([_, slope], _)| *slope = 0.0);
+        };
+        match differences.len() < 2 * PIECE {
+            true => piece((differences, out)),
+            false => differences.par_chunks(PIECE).zip(out.par_chunks_mut(PIECE)).for_each(piece),
+        }
     }
 
     fn width(&self, t: f64, noise: &Noise) -> f64 {

@@ -4,7 +4,7 @@ use std::f64::consts::{FRAC_2_PI, PI};
 
 use sconce_expr as _;
 use sconce_sdk::special::normal::probit;
-use sconce_sdk::{Choice, Kind, ParamError, Schedule, TimestepSampler, registry};
+use sconce_sdk::{Choice, Distance, Kind, ParamError, Schedule, TimestepSampler, registry};
 use serde_json::{Value, json};
 
 fn made<K: Kind + ?Sized>(mut table: Value) -> Result<Choice<K>, ParamError> {
@@ -157,6 +157,37 @@ fn quantiles_of_a_density_are_found_to_1e_12() {
     }
     let cosmap = sampler(json!({ "p": "1 / (1 - 2 * t + 2 * t^2)" }));
     assert!((cosmap.density(0.5, &**flow.object()) - 2.0 * FRAC_2_PI).abs() < 1e-13);
+}
+
+/// A density that never becomes smooth, of as many slow functions as a formula may have: refused in seconds, and in less
+/// than a minute without optimisation.
+#[test]
+fn a_slow_and_rough_density_is_refused_in_seconds() {
+    let slow = ["beta_quantile(t, 9e3, 2e3)"; 8].join(" + ");
+    let started = std::time::Instant::now();
+    let error = made::<dyn TimestepSampler>(json!({ "p": format!("{slow} + sin(1e9 * t) + 1") })).unwrap_err();
+    assert!(error.message.contains("too rough"), "{error}");
+    let took = started.elapsed();
+    println!("refused in {took:?}");
+    assert!(took.as_secs() < 120, "{took:?}");
+}
+
+/// A distance of a large picture is the same however many threads there are, and that of its elements one by one.
+#[test]
+fn a_distance_does_not_depend_on_threads() {
+    let distance = made::<dyn Distance>(json!({ "rho": "c^2 * log1p((d / c)^2)", "width": "0.3" })).unwrap();
+    let differences: Vec<f64> = (0..40_001).map(|i| (f64::from(i - 20_000) * 0.07).sin()).collect();
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut out = vec![[0.0; 2]; differences.len()];
+        pool.install(|| distance.at_each(&differences, 0.3, &mut out));
+        out
+    };
+    let one = with(1);
+    assert!(one == with(2) && one == with(5));
+    for (d, found) in differences.iter().zip(&one) {
+        assert_eq!(distance.at(*d, 0.3), *found, "at {d}");
+    }
 }
 
 #[test]

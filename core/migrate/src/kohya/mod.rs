@@ -14,6 +14,7 @@ mod optimizer;
 mod output;
 mod run;
 mod sample;
+mod script;
 mod times;
 mod weighting;
 
@@ -188,11 +189,11 @@ fn case(fields: Vec<Field>, script: Option<&str>) -> Result<Case, Error> {
     let folders = fields.iter().filter_map(|f| f.sources.as_ref().map(|s| s.end)).max();
     let mut case = Case::new(Program::SdScripts, RULES, fields)?;
     let known = SCRIPTS.iter().find(|(name, ..)| Some(*name) == script);
-    let (family, learns) = known.map_or((None, model::learns(&case)), |(_, family, learns)| (*family, *learns));
+    let (family, learns) = known.map_or((None, script::learns(&case)), |(_, family, learns)| (*family, *learns));
     case.learns = learns;
     case.family = match family {
         Some(family) => family,
-        None => model::family(&mut case, known.is_some()),
+        None => script::family(&mut case, known.is_some()),
     };
     case.schnell = case.text("pretrained_model_name_or_path").contains("schnell");
     case.folders = folders.unwrap_or(1);

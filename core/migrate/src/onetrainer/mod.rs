@@ -4,11 +4,14 @@
 
 mod adapter;
 mod concept;
+mod distance;
+mod how;
 mod noise;
 mod optimizer;
 mod parts;
 mod run;
 mod sample;
+mod word;
 
 use serde_json::{Map, Value};
 
@@ -20,9 +23,11 @@ use crate::{Error, Migration, Program, Read, Wanted, value};
 /// All fields, by what they are about.
 pub(crate) static RULES: &[&[Rule]] = &[
     run::RULES,
-    run::HOW,
+    how::RULES,
     parts::RULES,
+    word::RULES,
     noise::RULES,
+    distance::RULES,
     adapter::RULES,
     optimizer::RULES,
     concept::RULES,
@@ -71,7 +76,7 @@ pub(crate) fn json(config: Map<String, Value>, read: &mut Read) -> Result<Migrat
     for (key, value) in config {
         match key.as_str() {
             "concepts" | "samples" => {}
-            "additional_embeddings" => parts::embeddings(&value, &mut fields),
+            "additional_embeddings" => word::more(&value, &mut fields),
             // `null` is no clipping there.
             "clip_grad_norm" if value.is_null() => fields.push(Field::new(&key, &key, 0.0.into())),
             _ => flatten(&key, &key, value, &mut fields),

@@ -1,4 +1,4 @@
-//! Noise levels, weights, distances and masks.
+//! Noise, noise levels, and what weighs them.
 
 use serde_json::{Value, json};
 
@@ -42,54 +42,9 @@ pub(super) static RULES: &[Rule] = &[
         }),
     )
     .usual("5.0"),
-    Rule::new("mse_strength", Number, By(distance)).usual("1.0"),
-    Rule::new("mae_strength", Number, By(distance)).usual("0.0"),
-    Rule::new("log_cosh_strength", Number, By(distance)).usual("0.0"),
-    Rule::new("huber_strength", Number, By(distance)).usual("0.0"),
-    Rule::new(
-        "huber_delta",
-        Number,
-        By(|c, _| match c.number("huber_strength") {
-            Some(x) if x > 0.0 => Verdict::went("distance.c"),
-            _ => Verdict::no_need("without huber_strength it is not read"),
-        }),
-    )
-    .usual("1.0"),
     Rule::new("vb_loss_strength", Number, No("only for models that learn their variance")).usual("1.0"),
     Rule::new("loss_scaler", Text, No("the loss is a mean over batch and accumulation: scale optimizer.lr, if at all"))
         .usual("\"NONE\""),
-    Rule::new(
-        "masked_training",
-        Flag,
-        By(|c, f| match f.flag() {
-            true => {
-                c.source(f, "mask", "file");
-                Verdict::near(
-                    "data.source.mask",
-                    "a mask is `name.mask.png`, where OneTrainer's is `name-masklabel.png`: rename them",
-                )
-            }
-            false => Verdict::Default,
-        }),
-    ),
-    Rule::new("unmasked_weight", Number, By(|c, f| masked(c, "outside", f.value.clone()))).usual("0.1"),
-    Rule::new(
-        "unmasked_probability",
-        Number,
-        No("a mask counts each time; train.mask.outside keeps some of what it leaves out"),
-    )
-    .usual("0.1"),
-    Rule::new(
-        "normalize_masked_area_loss",
-        Flag,
-        By(|c, f| masked(c, "normalise", if f.flag() { "by-area" } else { "never" }.into())),
-    ),
-    Rule::new(
-        "masked_prior_preservation_weight",
-        Number,
-        No("there is no prior prediction: train.mask.outside is the nearest"),
-    )
-    .usual("0.0"),
     Rule::new("custom_conditioning_image", Flag, No("sconce trains no inpainting models")),
 ];
 
@@ -250,41 +205,4 @@ fn weigh(case: &mut Case, field: &Field) -> Verdict {
         ),
         other => Verdict::no_place(format!("there is no weighting like {other}")),
     }
-}
-
-fn distance(case: &mut Case, field: &Field) -> Verdict {
-    let all = ["mse_strength", "mae_strength", "log_cosh_strength", "huber_strength"];
-    let used: Vec<&str> = all.into_iter().filter(|k| case.number(k).unwrap_or_default() > 0.0).collect();
-    match (used.as_slice(), field.key.as_str()) {
-        (["mse_strength"], _) | ([], _) => Verdict::Default,
-        _ if field.number() == Some(0.0) => Verdict::Default,
-        (["log_cosh_strength"], _) => {
-            case.table("distance", &json!({ "type": "log-cosh", "c": 1.0 }), &field.shown);
-            Verdict::near("distance", "twice what OneTrainer takes")
-        }
-        (["huber_strength"], _) => {
-            let c = case.number("huber_delta").unwrap_or(1.0);
-            case.table("distance", &json!({ "type": "huber", "c": c, "schedule": "constant" }), &field.shown);
-            Verdict::near(
-                "distance",
-                "the pseudo-Huber distance, which turns smoothly, and twice what OneTrainer takes",
-            )
-        }
-        (["mae_strength"], _) => Verdict::no_place(
-            "there is no plain L1; distance = { type = \"smooth-l1\", c = 0.001, schedule = \"constant\" \
-                 } is near to twice it",
-        ),
-        _ => Verdict::no_place(format!(
-            "a recipe has one distance; the sum of {} is none: `huber` is between the two",
-            used.join(", ")
-        )),
-    }
-}
-
-fn masked(case: &mut Case, key: &str, value: Value) -> Verdict {
-    if !case.flag("masked_training") {
-        return Verdict::no_need("without masked_training it is not read");
-    }
-    case.set(&format!("train.mask.{key}"), value);
-    Verdict::went(format!("train.mask.{key}"))
 }

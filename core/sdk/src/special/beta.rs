@@ -11,9 +11,14 @@ pub fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     if x <= 0.0 || x >= 1.0 {
         return x.clamp(0.0, 1.0);
     }
-    if x > (a + 1.0) / (a + b + 2.0) {
-        return 1.0 - incomplete_beta(b, a, 1.0 - x);
+    // By a choice made once: rounded, either side may be beyond its mean.
+    match x > (a + 1.0) / (a + b + 2.0) {
+        true => 1.0 - below_mean(b, a, 1.0 - x),
+        false => below_mean(a, b, x),
     }
+}
+
+fn below_mean(a: f64, b: f64, x: f64) -> f64 {
     let scale = (a * x.ln() + b * (-x).ln_1p() - ln_beta(a, b)).exp() / a;
     scale / fraction(a, b, x)
 }
@@ -82,6 +87,21 @@ mod tests {
                 let found = incomplete_beta(a, b, x);
                 assert!((found - want).abs() < 1e-13, "I_{x}({a}, {b}) = {found}, not {want}");
             }
+        }
+    }
+
+    /// Where both sides are beyond their mean by a rounding: found by fuzzing, as an endless recursion.
+    #[test]
+    fn a_value_at_the_mean_is_found() {
+        for (a, b, x) in [
+            (0.03062498165240735, 6.138193525667177, 0.1261657338486498),
+            (4.2345678547692835e-05, 48.0, 0.02000082997459662),
+        ] {
+            let [below, here, above] = [x * (1.0 - 1e-9), x, x * (1.0 + 1e-9)].map(|x| incomplete_beta(a, b, x));
+            assert!(
+                (below - here).abs() < 1e-8 && (above - here).abs() < 1e-8 && here <= 1.0,
+                "{below}, {here}, {above}"
+            );
         }
     }
 

@@ -13,9 +13,11 @@ pub trait Number: Copy {
     /// Takes a rule's arguments off a stack of `top` numbers and leaves its value there; how many there are then.
     fn step(rule: &Rule, stack: &mut [Self], top: usize) -> usize {
         match *rule {
-            Rule::One { value, slopes } => Self::leave(stack, top, value, slopes),
-            Rule::Two { value, slopes } | Rule::TwoOrMore { value, slopes } => Self::leave(stack, top, value, slopes),
-            Rule::Three { value, slopes } => Self::leave(stack, top, value, slopes),
+            Rule::One { value, slopes, .. } => Self::leave(stack, top, value, slopes),
+            Rule::Two { value, slopes, .. } | Rule::TwoOrMore { value, slopes, .. } => {
+                Self::leave(stack, top, value, slopes)
+            }
+            Rule::Three { value, slopes, .. } => Self::leave(stack, top, value, slopes),
         }
     }
 
@@ -58,19 +60,34 @@ impl Number for Dual {
         Self { value, slope: 0.0 }
     }
 
-    /// The chain rule. What does not change adds nothing, however steep the function is there: sqrt(0) is 0 with slope 0
-    /// where the 0 is a constant. Nor does a branch that is not taken, whatever it is.
     fn apply<const N: usize>(x: [Dual; N], value: Value<N>, slopes: Slopes<N>) -> Dual {
-        let at = x.map(|x| x.value);
-        let value = value(at);
-        let mut slope = 0.0;
-        if x.iter().any(|x| x.slope != 0.0) {
-            for (by, x) in slopes(at, value).into_iter().zip(x) {
-                if let Some(by) = by.filter(|_| x.slope != 0.0) {
-                    slope += by * x.slope;
-                }
+        chain(x, value, slopes)
+    }
+}
+
+impl From<Dual> for [f64; 2] {
+    fn from(dual: Dual) -> Self {
+        [dual.value, dual.slope]
+    }
+}
+
+/// The chain rule. What does not change adds nothing, however steep the function is there: sqrt(0) is 0 with slope 0
+/// where the 0 is a constant. Nor does a branch that is not taken, whatever it is.
+#[inline(always)]
+pub(super) fn chain<const N: usize>(
+    x: [Dual; N],
+    value: impl Fn([f64; N]) -> f64,
+    slopes: impl Fn([f64; N], f64) -> [Option<f64>; N],
+) -> Dual {
+    let at = x.map(|x| x.value);
+    let value = value(at);
+    let mut slope = 0.0;
+    if x.iter().any(|x| x.slope != 0.0) {
+        for (by, x) in slopes(at, value).into_iter().zip(x) {
+            if let Some(by) = by.filter(|_| x.slope != 0.0) {
+                slope += by * x.slope;
             }
         }
-        Dual { value, slope }
     }
+    Dual { value, slope }
 }

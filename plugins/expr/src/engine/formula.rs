@@ -2,12 +2,14 @@
 //! stack suffices and that every name is known, so computing it cannot fail, and takes as many steps as it has operations.
 
 use super::calculus::{Dual, Number};
-use super::functions::Rule;
+use super::functions::{Rule, operators};
 
 /// The most bytes a formula may have.
 pub const MAX_LENGTH: usize = 2000;
 /// How deep brackets and unfinished operations may nest.
 pub const MAX_DEPTH: usize = 64;
+/// The most functions that take a series.
+pub const MAX_SLOW: usize = 8;
 /// Most formulas need no more of the stack than this.
 const SHALLOW: usize = 8;
 
@@ -27,6 +29,7 @@ pub enum Op {
 pub struct Formula {
     ops: Vec<Op>,
     depth: usize,
+    slow: usize,
 }
 
 /// A formula that is being read.
@@ -36,6 +39,8 @@ pub(super) struct Draft {
     /// Numbers on the stack now, and at most.
     height: usize,
     depth: usize,
+    /// Functions that take a series.
+    slow: usize,
 }
 
 impl Draft {
@@ -45,6 +50,19 @@ impl Draft {
         self.height += 1;
         self.depth = self.depth.max(self.height);
         self.height <= MAX_DEPTH
+    }
+
+    /// Raises what is below the top of the stack to the power that is there.
+    pub fn power(&mut self) {
+        let exponent = if let Some(Op::Number(n)) = self.ops.last() { Some(*n) } else { None };
+        match exponent.and_then(operators::whole_power) {
+            Some(rule) => {
+                self.ops.pop();
+                self.height -= 1;
+                self.apply(rule)
+            }
+            None => self.apply(operators::POWER),
+        }
     }
 
     /// Adds a rule whose arguments are on the stack. What does not change is computed here and now.
@@ -64,9 +82,15 @@ impl Draft {
         }
     }
 
+    /// Notes a function that takes a series, if there may be one more.
+    pub fn slow(&mut self) -> bool {
+        self.slow += 1;
+        self.slow <= MAX_SLOW
+    }
+
     /// The formula, when all of it was read.
     pub fn finish(self) -> Formula {
-        Formula { ops: self.ops, depth: self.depth }
+        Formula { ops: self.ops, depth: self.depth, slow: self.slow }
     }
 }
 
@@ -91,6 +115,11 @@ impl Formula {
         self.ops.iter().any(|op| matches!(op, Op::Variable(i) if *i == variable))
     }
 
+    /// How many of its functions take a series: [`MAX_SLOW`] at most.
+    pub fn slow(&self) -> usize {
+        self.slow
+    }
+
     /// How many operations it takes.
     pub fn len(&self) -> usize {
         self.ops.len()
@@ -99,6 +128,15 @@ impl Formula {
     /// Never: a formula has a value.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    pub(super) fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// How much of a stack it needs.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
     }
 
     fn run<N: Number>(&self, variables: &[N]) -> N {

@@ -9,6 +9,8 @@ use std::f64::consts::{E, LN_2, LN_10, PI, SQRT_2};
 
 use sconce_sdk::special::{beta, normal};
 
+use super::block::{self, Each};
+
 /// A function's value.
 pub type Value<const N: usize> = fn([f64; N]) -> f64;
 
@@ -23,19 +25,23 @@ pub enum Rule {
     One {
         value: Value<1>,
         slopes: Slopes<1>,
+        each: Each<1>,
     },
     Two {
         value: Value<2>,
         slopes: Slopes<2>,
+        each: Each<2>,
     },
     /// Of two, and of more by taking them one after another.
     TwoOrMore {
         value: Value<2>,
         slopes: Slopes<2>,
+        each: Each<2>,
     },
     Three {
         value: Value<3>,
         slopes: Slopes<3>,
+        each: Each<3>,
     },
 }
 
@@ -63,6 +69,20 @@ pub struct Function {
     pub rule: Rule,
 }
 
+/// A rule from its value and its slopes: by itself and for a block.
+macro_rules! rule {
+    ($arity:ident $value:expr, $slopes:expr) => {
+        Rule::$arity { value: $value, slopes: $slopes, each: |columns| block::apply(columns, $value, $slopes) }
+    };
+}
+
+impl Function {
+    /// Whether it takes a series, and so a thousand times what a product takes.
+    pub(super) fn is_slow(&self) -> bool {
+        self.name.starts_with("beta_")
+    }
+}
+
 /// Numbers with a name.
 pub const CONSTANTS: [(&str, f64); 2] = [("pi", PI), ("e", E)];
 
@@ -75,7 +95,7 @@ macro_rules! functions {
             name: $name,
             call: $call,
             about: $about,
-            rule: Rule::$arity { value: |$x| $value, slopes: functions!(@ $($slopes)*, $x) },
+            rule: rule!($arity |$x| $value, functions!(@ $($slopes)*, $x)),
         }),*]
     };
 }
@@ -127,19 +147,19 @@ pub const FUNCTIONS: &[Function] = functions! {
     "normal" "normal(x)" "the standard normal distribution function" One |[x]| normal::normal(x), { |y| [bell(x)] }
     "probit" "probit(u)" "the standard normal quantile"           One |[u]| normal::probit(u), { |y| [1.0 / bell(y)] }
     "lgamma" "lgamma(x)" "the logarithm of the gamma function"    One |[x]| libm::lgamma(x), { |y| [f64::NAN] }
-    "beta_cdf" "beta_cdf(x, a, b)" "the beta distribution function with numbers a, b" Three |[x, a, b]| beta::incomplete_beta(a, b, x), { |y| [beta_density(x, a, b), f64::NAN, f64::NAN] }
-    "beta_quantile" "beta_quantile(u, a, b)" "its quantile"       Three |[u, a, b]| beta::quantile(u, a, b), { |y| [1.0 / beta_density(y, a, b), f64::NAN, f64::NAN] }
+    "beta_cdf" "beta_cdf(x, a, b)" "the beta distribution function with numbers a, b, at most 10,000" Three |[x, a, b]| of_beta(a, b, || beta::incomplete_beta(a, b, x)), { |y| [beta_density(x, a, b), f64::NAN, f64::NAN] }
+    "beta_quantile" "beta_quantile(u, a, b)" "its quantile"       Three |[u, a, b]| of_beta(a, b, || beta::quantile(u, a, b)), { |y| [1.0 / beta_density(y, a, b), f64::NAN, f64::NAN] }
 };
 
 /// The operators between two values, from the loosest to the tightest.
 #[allow(unused_variables)]
 pub mod operators {
-    use super::{Rule, power, power_slopes};
+    use super::{Rule, block, power, power_slopes};
 
     macro_rules! comparison {
         ($name:ident, $op:tt) => {
             /// 1 where it holds, else 0.
-            pub const $name: Rule = Rule::Two { value: |[a, b]| f64::from(a $op b), slopes: |_, _| [None, None] };
+pub const $name: Rule = rule!(Two |[a, b]| f64::from(a $op b), |_, _| [None, None]);
         };
     }
     comparison!(LESS, <);
@@ -150,18 +170,34 @@ pub mod operators {
     comparison!(OTHER, !=);
 
     /// a + b.
-    pub const ADD: Rule = Rule::Two { value: |[a, b]| a + b, slopes: |_, _| [1.0, 1.0].map(Some) };
+    pub const ADD: Rule = rule!(Two | [a, b] | a + b, |_, _| [1.0, 1.0].map(Some));
     /// a - b.
-    pub const SUBTRACT: Rule = Rule::Two { value: |[a, b]| a - b, slopes: |_, _| [1.0, -1.0].map(Some) };
+    pub const SUBTRACT: Rule = rule!(Two | [a, b] | a - b, |_, _| [1.0, -1.0].map(Some));
     /// a b.
-    pub const MULTIPLY: Rule = Rule::Two { value: |[a, b]| a * b, slopes: |[a, b], _| [b, a].map(Some) };
+    pub const MULTIPLY: Rule = rule!(Two | [a, b] | a * b, |[a, b], _| [b, a].map(Some));
     /// a/b.
-    pub const DIVIDE: Rule = Rule::Two { value: |[a, b]| a / b, slopes: |[_, b], y| [1.0 / b, -y / b].map(Some) };
+    pub const DIVIDE: Rule = rule!(Two | [a, b] | a / b, |[_, b], y| [1.0 / b, -y / b].map(Some));
     /// -a.
-    pub const NEGATE: Rule = Rule::One { value: |[a]| -a, slopes: |_, _| [-1.0].map(Some) };
+    pub const NEGATE: Rule = rule!(One | [a] | -a, |_, _| [-1.0].map(Some));
     /// a^b.
-    pub const POWER: Rule =
-        Rule::Two { value: |[a, b]| power(a, b), slopes: |[a, b], y| power_slopes(a, b, y).map(Some) };
+    pub const POWER: Rule = rule!(Two | [a, b] | power(a, b), |[a, b], y| power_slopes(a, b, y).map(Some));
+
+    /// The powers that formulas are full of, as rules of their own: [`POWER`] to the bit, without its questions.
+    pub fn whole_power(n: f64) -> Option<Rule> {
+        macro_rules! to {
+            ($n:literal) => {
+                rule!(One | [a] | a.powi($n), |[a], _| [Some(f64::from($n) * a.powi($n - 1))])
+            };
+        }
+        match n {
+            -2.0 => Some(to!(-2)),
+            -1.0 => Some(to!(-1)),
+            2.0 => Some(to!(2)),
+            3.0 => Some(to!(3)),
+            4.0 => Some(to!(4)),
+            _ => None,
+        }
+    }
 }
 
 /// The order that `min` goes by. What is no number comes first, so that it is not lost.
@@ -194,6 +230,14 @@ fn sigmoid(x: f64) -> f64 {
 /// The standard normal density.
 fn bell(x: f64) -> f64 {
     (-0.5 * x * x).exp() / (2.0 * PI).sqrt()
+}
+
+/// Larger shapes than any distribution of noise has take a series of thousands of terms.
+const LARGEST_SHAPE: f64 = 1e4;
+
+fn of_beta(a: f64, b: f64, value: impl Fn() -> f64) -> f64 {
+    let right = |shape: f64| shape > 0.0 && shape <= LARGEST_SHAPE;
+    if right(a) && right(b) { value() } else { f64::NAN }
 }
 
 fn beta_density(x: f64, a: f64, b: f64) -> f64 {

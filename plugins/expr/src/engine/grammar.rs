@@ -10,7 +10,7 @@ use winnow::stream::{LocatingSlice, Location, Stateful, Stream};
 use winnow::token::{one_of, take_while};
 
 use super::fault::{Fault, missing_operator, missing_value};
-use super::formula::{Draft, Formula, MAX_DEPTH, MAX_LENGTH, Op};
+use super::formula::{Draft, Formula, MAX_DEPTH, MAX_LENGTH, MAX_SLOW, Op};
 use super::functions::{FUNCTIONS, Function, Rule, operators};
 use super::names::{MAX_NAME, Meaning, Names};
 
@@ -87,7 +87,10 @@ fn infix<'i>(i: &mut Input<'i>) -> Read<Infix<Input<'i>, Span, Fault>> {
         "-" => Infix::Left(10, two!(SUBTRACT)),
         "*" => Infix::Left(20, two!(MULTIPLY)),
         "/" => Infix::Left(20, two!(DIVIDE)),
-        _ => Infix::Right(40, two!(POWER)),
+        _ => Infix::Right(40, |i, a, b| {
+            i.state.draft.power();
+            Ok(a.start..b.end)
+        }),
     })
 }
 
@@ -170,6 +173,10 @@ fn unknown_function(name: &str, span: Span) -> Fault {
 /// The arguments of a function, and the function.
 fn call(i: &mut Input, function: &Function, name: Span) -> Read<Span> {
     let bracket = here(i);
+    if function.is_slow() && !i.state.draft.slow() {
+        let what = format!("a formula has {MAX_SLOW} functions like `{}` at most, which are slow", function.name);
+        return Err(Fault::new(name, what).help("write a plugin instead"));
+    }
     open(i)?;
     let mut count = 0;
     loop {
