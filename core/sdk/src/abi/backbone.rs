@@ -144,7 +144,8 @@ unsafe extern "C" fn read_values(
     error: *const SconceError,
 ) -> SconceStatus {
     let body = || {
-        let tensor = SconceTensor::of("a parameter", &[n], out);
+        let shape = [n];
+        let tensor = SconceTensor::of("a parameter", &shape, out);
         // SAFETY: the caller passes room for n numbers, which nobody else looks at.
         let out = unsafe { SconceTensor::view(&raw const tensor)?.room()? };
         // SAFETY: the caller passes what this table came with.
@@ -162,7 +163,8 @@ unsafe extern "C" fn write_values(
     error: *const SconceError,
 ) -> SconceStatus {
     let body = || {
-        let tensor = SconceTensor::of("a parameter", &[n], values.cast_mut());
+        let shape = [n];
+        let tensor = SconceTensor::of("a parameter", &shape, values.cast_mut());
         // SAFETY: the caller passes n numbers.
         let values = unsafe { SconceTensor::view(&raw const tensor)?.numbers()? };
         // SAFETY: the caller passes what this table came with.

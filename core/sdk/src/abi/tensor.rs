@@ -63,7 +63,8 @@ pub(super) struct View<'a> {
 }
 
 impl SconceTensor {
-    /// A view of ours for the other side. What it may write to must be memory that we may write to.
+    /// A view of ours for the other side, of a name, a shape and memory that outlive it: it holds their places. What it may
+    /// write to must be memory that we may write to.
     pub(super) fn of(name: &str, shape: &[usize], data: *mut f32) -> Self {
         Self {
             size: size_of::<Self>(),

@@ -100,13 +100,20 @@ impl Network for PatchMlp {
     }
 
     fn read(&self, parameter: usize, out: &mut [f32]) -> Result<(), String> {
-        out.copy_from_slice(&self.values().read().map_err(|e| e.to_string())?[parameter]);
+        let all = self.values().read().map_err(|e| e.to_string())?;
+        match all.get(parameter).filter(|values| values.len() == out.len()) {
+            Some(values) => out.copy_from_slice(values),
+            None => return Err(format!("there is no parameter {parameter} of {} numbers", out.len())),
+        }
         Ok(())
     }
 
     fn write(&self, parameter: usize, values: &[f32]) -> Result<(), String> {
         let mut all = self.values().write().map_err(|e| e.to_string())?;
-        Arc::make_mut(&mut all)[parameter].copy_from_slice(values);
+        match Arc::make_mut(&mut all).get_mut(parameter).filter(|old| old.len() == values.len()) {
+            Some(old) => old.copy_from_slice(values),
+            None => return Err(format!("there is no parameter {parameter} of {} numbers", values.len())),
+        }
         Ok(())
     }
 
