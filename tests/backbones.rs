@@ -164,6 +164,8 @@ fn a_library_trains_the_weights_of_the_crate_linked_in_and_goes_on_exactly() {
     refused(linked(&bench, &more).args(["--set", other]), "leave out [backbone]");
     let lora = ["train", "recipe.toml", "--set", TABLE, "--set", "adapter=lora", "--out", "lora"];
     refused(&mut linked(&bench, &lora), "no layers that adapters could go to");
+    let single = ["check", "recipe.toml", "--set", TABLE, "--set", "output.model_layouts=[\"single-file\"]"];
+    refused(&mut linked(&bench, &single), "no layout in a single file");
     let packed = ["check", "recipe.toml", "--set", TABLE, "--set", "model.quantise.backbone=int8"];
     refused(&mut linked(&bench, &packed), "no linear layers");
 }
@@ -176,9 +178,9 @@ fn a_backbone_in_tensors_trains_in_full_and_by_an_adapter() {
     let said = done(&mut linked(&bench, &["inspect", "full/model/backbone/diffusion_pytorch_model.safetensors"]));
     assert!(said.contains("conv-mixer"), "{said}");
     // Learned from there by a LoRA on all of its linear layers, over packed weights.
-    let lora = "adapter={type=\"lora\",rank=2,targets=[\"*.known\",\"time.*\"]}";
+    let lora = "adapter={type=\"lora\",rank=2,targets=[\"*.known\",\"*.time.*\"]}";
     let more = ["--set", "model.path=full/model", "--set", "model.random_seed=3", "--out", "lora"];
     done(linked(&bench, &["train", "recipe.toml", "--set", lora]).args(more));
-    done(&mut linked(&bench, &["merge", "full/model", "lora/lora-peft.safetensors", "--out", "merged"]));
+    done(&mut linked(&bench, &["merge", "--lora", "lora/lora-peft.safetensors", "full/model", "merged"]));
     refused(&mut linked(&bench, &["check", "recipe.toml", "--set", "backbone=conv-mixr"]), "conv-mixer");
 }

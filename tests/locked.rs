@@ -91,6 +91,14 @@ fn a_few_answers_make_a_recipe() {
     answer("\npictures\n\n\n\n", "plain.toml", 0);
     let output = bench.sconce(&["check", "plain.toml"]).output().expect("the program starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    answer("\npictures\n\n\nall\na red fox\n", "whole.toml", 0);
+    let text = fs::read_to_string(bench.path("whole.toml")).expect("a recipe");
+    assert!(text.contains("adapter = false") && text.contains("prompts = [\"a red fox\"]"), "{text}");
+    // What its maker says of memory is held against what it comes to.
+    fs::write(bench.path("whole.toml"), format!("{text}\n[needs]\nmemory_gb = 0.001\n")).expect("a recipe");
+    let output = bench.sconce(&["check", "whole.toml"]).output().expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("the recipe's maker says 0.001 GB of memory"), "{said}");
     assert!(answer("\n", "ended.toml", 2).contains("the input ended"));
     assert!(answer("\n", "mine.toml", 2).contains("there already"));
 }

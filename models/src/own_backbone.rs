@@ -137,6 +137,10 @@ impl Family for OwnBackbone {
         Ok(parts.around.native(path)?.latent_px * parts.backbone.about().side_multiple.max(1) as u32)
     }
 
+    fn has_single_file(&self) -> bool {
+        false
+    }
+
     fn backbone(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn Backbone>> {
         let parts = self.parts(path)?;
         // One of its own: an engine is told this model's weights, which are no other's business.
@@ -206,9 +210,7 @@ impl Model for Whole {
     }
 
     fn single_file(&self, _: &Path, _: &Path, _: &BTreeMap<String, String>) -> Result<()> {
-        bail!(
-            "a model with a [backbone] of its own has no layout in a single file: output.model_layouts = [\"diffusers\"]"
-        )
+        bail!("{}: a model with a [backbone] of its own has no layout in a single file", self.dir.display())
     }
 }
 

@@ -80,6 +80,9 @@ impl FromStr for With {
     }
 }
 
+/// The package that is built, and its program: not by sconce's own name, beside which it may come to lie.
+const BUILT: &str = "sconce-with-plugins";
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let source = Source::find(args.sconce.as_deref())?;
@@ -103,14 +106,19 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--release", "--manifest-path"]).arg(folder.join("Cargo.toml"));
-    cargo.arg("--target-dir").arg(folder.join("target"));
+    // What a checkout has built already is not built again.
+    let target = match &source {
+        Source::Folder(root) if root.join("target/release").is_dir() => root.join("target"),
+        _ => folder.join("target"),
+    };
+    cargo.arg("--target-dir").arg(&target);
     let status = cargo.status().map_err(|e| {
         Failure::run(format!("cargo cannot be run: {e}")).help("install Rust (rustup.rs), which plugins are built by")
     })?;
     if !status.success() {
         return Err(Failure::run("cargo could not build the program; what it said is above"));
     }
-    let built = folder.join("target/release").join(if cfg!(windows) { "sconce.exe" } else { "sconce" });
+    let built = target.join("release").join(format!("{BUILT}{}", std::env::consts::EXE_SUFFIX));
     let bytes = std::fs::read(&built).map_err(|e| Failure::run(format!("{}: {e}", built.display())))?;
     write_atomic(&args.out, |out| out.write_all(&bytes)).map_err(Failure::run)?;
     #[cfg(unix)]
@@ -127,8 +135,8 @@ fn names(with: &[With]) -> Vec<&str> {
 
 fn manifest(source: &Source, with: &[With], features: &[String]) -> Result<String, Failure> {
     let mut text = format!(
-        "# Made by `sconce build`, of sconce {VERSION}.\n[workspace]\n\n[package]\nname = \"sconce-with-plugins\"\nversion = \"0.0.0\"\n\
-         edition = \"2024\"\npublish = false\n\n[[bin]]\nname = \"sconce\"\npath = \"src/main.rs\"\n\n[dependencies]\nmimalloc = {{ version = \
+        "# Made by `sconce build`, of sconce {VERSION}.\n[workspace]\n\n[package]\nname = {BUILT:?}\nversion = \"0.0.0\"\n\
+         edition = \"2024\"\npublish = false\n\n[dependencies]\nmimalloc = {{ version = \
          \"0.1\", default-features = false }}\n"
     );
     text += &source.dependency("sconce", "");

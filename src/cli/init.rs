@@ -19,21 +19,36 @@ use super::{Failure, print};
 Examples:
   sconce init
   sconce init portrait.toml
-  printf 'models/sdxl\\npictures\\n\\n\\n\\n' | sconce init my.toml")]
+  printf 'models/sdxl\\npictures\\n\\n\\n\\n\\n' | sconce init my.toml")]
 pub struct Args {
     /// The recipe to write. Must not be there yet.
     #[arg(value_name = "FILE", default_value = "recipe.toml")]
     out: PathBuf,
 }
 
-/// What of a family a beginner trains: the recipes inside the program, a LoRA's and, where there is one, that of all weights.
-const BEGIN: [(&str, &str, Option<&str>); 5] = [
-    ("sd1", "sd15-lora", None),
-    ("sd2", "sd2-v", Some("sd2-v")),
-    ("sdxl", "sdxl-lora", None),
-    ("sd3", "sd3-lora", Some("sd35-full")),
-    ("flux", "flux-dev-lora", None),
-];
+/// The recipe inside the program that one for a family begins from.
+const BEGIN: [(&str, &str); 5] =
+    [("sd1", "sd15-lora"), ("sd2", "sd2-v"), ("sdxl", "sdxl-lora"), ("sd3", "sd3-lora"), ("flux", "flux-dev-lora")];
+
+/// What is trained.
+enum Learns {
+    /// A file beside the model, of this rank.
+    Lora(usize),
+    /// The model itself.
+    All,
+}
+
+/// What a run is to be.
+struct Answers<'a> {
+    base: &'a str,
+    model: &'a str,
+    pictures: &'a str,
+    word: &'a str,
+    images: u64,
+    learns: Learns,
+    prompt: &'a str,
+    side: u32,
+}
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
@@ -55,7 +70,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             path => eprintln!("  there is no folder `{path}`"),
         }
     };
-    let (_, lora, whole) = *BEGIN.iter().find(|(name, ..)| *name == native.family).unwrap_or(&BEGIN[2]);
+    let lora = BEGIN.iter().find(|(name, _)| *name == native.family).map_or(BEGIN[2].1, |(_, lora)| *lora);
     let word = ask("A word for what the pictures show, to be learned too (textual inversion); empty for none", "")?;
     let images = loop {
         let answer = ask("How many pictures to see in all", "4000")?;
@@ -64,24 +79,33 @@ pub fn run(args: Args) -> Result<(), Failure> {
             _ => eprintln!("  {answer} is no number of pictures"),
         }
     };
-    let rank = loop {
-        let answer = ask("Rank of the LoRA (8 for a style, 32 for much)", "16")?;
-        match answer.parse::<usize>() {
-            Ok(rank) if (1..=1024).contains(&rank) => break rank,
+    let learns = loop {
+        let answer = ask("The rank of a LoRA (8 for a style, 32 for much), or `all` to train the model itself", "16")?;
+        match (answer.as_str(), answer.parse::<usize>()) {
+            ("all", _) => break Learns::All,
+            (_, Ok(rank)) if (1..=1024).contains(&rank) => break Learns::Lora(rank),
             _ => eprintln!("  a rank is from 1 to 1024"),
         }
     };
+    let shown = if word.is_empty() { "a photo".to_owned() } else { format!("a photo of {word}") };
+    let prompt = ask("A prompt to draw as the run goes", &shown)?;
     let base = if builtins().iter().any(|b| b.name == lora) { lora } else { "sdxl-lora" };
-    let mut text = recipe(base, &model, &pictures, &word, images, rank, native.resolution_px);
+    let mut text = recipe(&Answers {
+        base,
+        model: &model,
+        pictures: &pictures,
+        word: &word,
+        images,
+        learns,
+        prompt: &prompt,
+        side: native.resolution_px,
+    });
     if few(Path::new(&pictures)) {
         let none = "validation = false                # too few pictures to hold some out\n\n[model]";
         text = text.replacen("\n[model]", none, 1);
     }
     write_atomic(&args.out, |out| out.write_all(text.as_bytes())).map_err(Failure::run)?;
     let out = args.out.display();
-    if let Some(whole) = whole.filter(|whole| *whole != base) {
-        eprintln!("  (all of the weights instead of a LoRA: extends = \"{whole}\", without [adapter])");
-    }
     print(&format!("wrote {out}\n  sconce check {out}    what it comes to\n  sconce train {out}    runs it\n"))
 }
 
@@ -111,7 +135,8 @@ fn ask(question: &str, default: &str) -> Result<String, Failure> {
     Ok(if answer.is_empty() { default.to_owned() } else { answer.to_owned() })
 }
 
-fn recipe(base: &str, model: &str, pictures: &str, word: &str, images: u64, rank: usize, side: u32) -> String {
+fn recipe(answers: &Answers) -> String {
+    let Answers { base, model, pictures, word, images, side, prompt, .. } = answers;
     let caption = if word.is_empty() { "{caption}".to_owned() } else { format!("{word}, {{caption}}") };
     let token = match word.is_empty() {
         true => String::new(),
@@ -120,15 +145,27 @@ fn recipe(base: &str, model: &str, pictures: &str, word: &str, images: u64, rank
              sooner too much\nstart = \"picture\"                 # better: a word near to what it is\n"
         ),
     };
+    let learns = match answers.learns {
+        Learns::Lora(rank) => format!(
+            "[adapter]\ntype = \"lora\"\nrank = {rank}\nalpha = {rank}.0                     # equal to the rank: the rate means the \
+             same at any\n"
+        ),
+        Learns::All => {
+            "[optimizer]\ntype = \"adamw\"\nlr = 1e-5                         # a whole model moves slowly, or it \
+                        forgets\n"
+                .to_owned()
+        }
+    };
+    let whole = match answers.learns {
+        Learns::Lora(_) => "",
+        Learns::All => "adapter = false                   # the model itself trains, and not a file beside it\n",
+    };
+    let part = (images / 4).max(1);
     format!(
-        "# Begun by `sconce init`. `sconce show recipe {base}` has what it extends, line by line.\nextends = {base:?}\n\n[model]\npath = \
-         {model:?}\n\n[[data.source]]\npath = {pictures:?}\nresolution_px = {side}             # the side of a square of equal area; other \
-         shapes have buckets\ncaption = {caption:?}       # {{caption}} is the picture's own\n\n[train]\nimages = {images}                     # \
-         pictures seen in all: the clock of everything\nseed = 1\nsave_every_images = {}            # `--resume` goes on from there\n{token}\n\
-         [adapter]\ntype = \"lora\"\nrank = {rank}\nalpha = {rank}.0                     # \
-         equal to the rank: the rate means the same at any\n\n[preview]\nprompts = [{}]\nevery_images = {}\n",
-        (images / 4).max(1),
-        format_args!("{:?}", if word.is_empty() { "a photo".to_owned() } else { format!("a photo of {word}") }),
-        (images / 4).max(1),
+        "# Begun by `sconce init`. `sconce show recipe {base}` has what it extends, line by line.\nextends = {base:?}\n{whole}\n[model]\n\
+         path = {model:?}\n\n[[data.source]]\npath = {pictures:?}\nresolution_px = {side}             # the side of a square of equal \
+         area; other shapes have buckets\ncaption = {caption:?}       # {{caption}} is the picture's own\n\n[train]\nimages = \
+         {images}                     # pictures seen in all: the clock of everything\nseed = 1\nsave_every_images = \
+         {part}            # `--resume` goes on from there\n{token}\n{learns}\n[preview]\nprompts = [{prompt:?}]\nevery_images = {part}\n",
     )
 }

@@ -7,13 +7,14 @@ use sconce_core::recipe::{RecipeSource, Resolved, Task, resolve};
 use sconce_core::step::Process;
 use sconce_nn::weights::write_atomic;
 use sconce_sdk::{
-    Choice, EmaStrategy, Kind, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting, registry,
+    Choice, Distance, EmaStrategy, Kind, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting, registry,
 };
 use serde_json::Value;
 
 use super::list::{self, RECIPE};
 use super::{Failure, args, print, print_json};
 use crate::plot::figure::Panel;
+use crate::plot::text::text;
 use crate::plot::{Figure, Format, draw, panels};
 
 /// Draw what plugins do, or recipes: several of a kind in one picture.
@@ -34,7 +35,7 @@ Examples:
   sconce plot spacing trailing leading karras --steps 20
   sconce plot recipe my.toml 'my.toml{timesteps=\"logit-normal\"}' --json")]
 pub struct Args {
-    /// A kind that has a picture: schedule, objective, weighting, timesteps, spacing, lr, ema, recipe.
+    /// A kind that has a picture: schedule, objective, weighting, timesteps, distance, spacing, lr, ema, recipe.
     #[arg(value_name = "KIND")]
     kind: String,
 
@@ -104,6 +105,17 @@ pub fn run(args: Args) -> Result<(), Failure> {
 pub(super) fn save(figure: &Figure, out: &Path) -> Result<(), Failure> {
     let bytes = figure.encode(format(out)?).map_err(Failure::run)?;
     write_atomic(out, |file| file.write_all(&bytes)).map_err(Failure::run)
+}
+
+/// The first panel of a plugin's picture as text: nothing for a kind that has none, or a plugin that needs to be told more.
+pub(super) fn in_text(kind: &str, name: &str) -> Option<String> {
+    #[derive(clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        args: Args,
+    }
+    let figure = <Alone as clap::Parser>::try_parse_from(["plot", kind, name]).ok()?.args.figure().ok()?;
+    figure.panels.first().map(text)
 }
 
 /// A picture's format.
@@ -203,6 +215,7 @@ impl Args {
             <dyn Schedule>::NAME => self.schedules(),
             <dyn Objective>::NAME => self.objectives(),
             <dyn Weighting>::NAME => self.weightings(),
+            <dyn Distance>::NAME => self.distances(),
             <dyn TimestepSampler>::NAME => self.timesteps(),
             <dyn Spacing>::NAME => self.spacings(),
             <dyn LrSchedule>::NAME => {
@@ -254,6 +267,14 @@ impl Args {
         let mut all_panels: Vec<Panel> = panels::weightings(&each, &*around.schedule, &*around.objective).into();
         all_panels.extend([weight, on_eps]);
         Ok(self.finish("Weightings", around.words(2), all_panels, true))
+    }
+
+    fn distances(&self) -> Result<Figure, Failure> {
+        let all = self.plugins::<dyn Distance>()?;
+        let around = self.around()?;
+        let each: Vec<&dyn Distance> = all.iter().map(|d| &**d).collect();
+        let words = vec![around.words(3).swap_remove(0), "at t = 0.5".to_owned()];
+        Ok(self.finish("Distances", words, panels::distances(&each, &*around.schedule).into(), false))
     }
 
     fn timesteps(&self) -> Result<Figure, Failure> {
@@ -350,7 +371,8 @@ fn at_most(count: usize) -> Result<(), Failure> {
 }
 
 fn no_picture(kind: &str) -> Failure {
-    const DRAWN: [&str; 8] = ["schedule", "objective", "weighting", "timesteps", "spacing", "lr", "ema", RECIPE];
+    const DRAWN: [&str; 9] =
+        ["schedule", "objective", "weighting", "timesteps", "distance", "spacing", "lr", "ema", RECIPE];
     let all = registry::all().unwrap_or_default();
     match all.iter().any(|p| p.kind == kind) {
         true => Failure::usage(format!("a {kind} has no picture"))

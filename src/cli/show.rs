@@ -7,7 +7,7 @@ use sconce_sdk::{Plugin, registry};
 use serde_json::{Map, Value, json};
 
 use super::list::{self, RECIPE};
-use super::{Failure, print, print_json};
+use super::{Failure, plot, print, print_json};
 
 /// Show one plugin: what it does, its fields and their defaults.
 ///
@@ -90,6 +90,9 @@ fn text(plugin: &Plugin, defaults: Option<&Value>) -> String {
     let example = schema.get("examples").and_then(|examples| examples.get(0)).and_then(Value::as_object);
     for (field, value) in example.into_iter().flatten() {
         let _ = writeln!(out, "  {field} = {}", toml(value));
+    }
+    if let Some(picture) = plot::in_text(plugin.kind, plugin.name) {
+        let _ = write!(out, "\n{picture}`sconce plot {} {}` draws it among others.\n", plugin.kind, plugin.name);
     }
     let _ = write!(out, "\nRegistered by {}\n", plugin.owner());
     out

@@ -81,7 +81,7 @@ pub(super) fn ticks(axis: &Axis, most: usize) -> Vec<(f64, String)> {
 }
 
 /// `0.25`, `−4`, `50 000`.
-fn number(x: f64) -> String {
+pub(super) fn number(x: f64) -> String {
     let x = if x.abs() < 1e-12 { 0.0 } else { x };
     let text = format!("{:.4}", x.abs());
     let text = text.trim_end_matches('0').trim_end_matches('.');

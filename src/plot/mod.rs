@@ -7,6 +7,7 @@ pub mod figure;
 mod layout;
 pub mod panels;
 mod polyline;
+pub mod text;
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Which panels show what: from the curves of runs to axes and lines.
 
 use sconce_core::curves::{self, Cell, Coverage, Profile, Shares};
-use sconce_sdk::{Level, Objective, Schedule, Weighting};
+use sconce_sdk::{Distance, Level, Objective, Schedule, Weighting};
 
 use super::figure::{Axis, Line, Panel, Stroke};
 
@@ -103,6 +103,26 @@ pub fn objectives(all: &[&dyn Objective], schedule: &dyn Schedule) -> [Panel; 2]
     let (a_axis, b_axis) = (axis("a in y = a x₀ + b ε", &a), axis("b in y = a x₀ + b ε", &b));
     let time = Axis::linear(TIME, 0.0, 1.0);
     [panel("Coefficient of the picture", time.clone(), a_axis, a), panel("Coefficient of the noise", time, b_axis, b)]
+}
+
+/// How far an output is from its target over their difference, and how hard it is pulled back.
+pub fn distances(all: &[&dyn Distance], schedule: &dyn Schedule) -> [Panel; 2] {
+    let middle = schedule.at(0.5);
+    let lines = |i: usize| -> Vec<Line> {
+        let of = |distance: &&dyn Distance| {
+            let width = distance.width(0.5, &middle);
+            (-150..=150).map(|k| f64::from(k) / 50.0).map(|d| (d, distance.at(d, width)[i])).collect()
+        };
+        all.iter().enumerate().map(|(k, distance)| line(k, Stroke::Full, of(distance))).collect()
+    };
+    let axis = |label: &str, lines: &[Line]| {
+        let (low, high) = (values(lines).fold(0.0, f64::min), values(lines).fold(0.0, f64::max));
+        Axis::linear(label, low, high.max(low + 1e-9))
+    };
+    let (far, pull) = (lines(0), lines(1));
+    let (far_axis, pull_axis) = (axis("ρ(d)", &far), axis("dρ/dd", &pull));
+    let across = Axis::linear("difference d", -3.0, 3.0);
+    [panel("Distance", across.clone(), far_axis, far), panel("Its derivative", across, pull_axis, pull)]
 }
 
 /// The factors on the error of the data over log-SNR, and on that of the output over t.

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::hub;
-use crate::recipe::{Blame, Float, Resolved, Task};
+use crate::recipe::{Blame, Float, ModelLayout, Resolved, Task};
 
 /// One line of the explanation.
 #[derive(Clone, Debug, Serialize)]
@@ -127,6 +127,16 @@ fn parts(resolved: &Resolved, report: &mut Report) {
             "no-such-encoder",
             format!("model.without: there is no encoder `{stray}` to leave out, the model has {there}"),
             "take it out",
+        );
+    }
+    if recipe.output.model_layouts.contains(&ModelLayout::SingleFile) && !resolved.family.has_single_file() {
+        report.refuse(
+            "no-single-file",
+            format!(
+                "output.model_layouts: a model of the family {} has no layout in a single file",
+                resolved.family.name()
+            ),
+            "write output.model_layouts = [\"diffusers\"]",
         );
     }
     preview(resolved, report);

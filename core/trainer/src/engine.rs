@@ -60,6 +60,9 @@ struct Engine {
 impl Engine {
     fn new(network: Arc<dyn Network>, store: Arc<Store>) -> Result<Self> {
         let (root, about) = (store.root(), network.about());
+        if about.channels == 0 || about.side_multiple == 0 {
+            bail!("the backbone takes latents of {} channels, of multiples of {}", about.channels, about.side_multiple);
+        }
         let param = |p: Parameter| match p.name.is_empty() {
             true => bail!("a parameter of the backbone has no name"),
             false => root.param(&p.name, p.shape, Init::Zeros),

@@ -371,6 +371,10 @@ pub trait Family: Send + Sync {
     fn tokens(&self, _path: &Path, _side_px: u32) -> Result<Option<Tokens>> {
         Ok(None)
     }
+    /// Whether a saved model has a layout in a single file, too: [`Model::single_file`].
+    fn has_single_file(&self) -> bool {
+        true
+    }
     /// Loads the denoiser alone.
     ///
     /// # Errors

@@ -31,6 +31,9 @@ const PIXELS: f64 = 64.0;
 const AUTOENCODER_PIXELS: f64 = 8.0;
 /// The views by which a LoRA is averaged, as a multiple of its parameters.
 const VIEWS: f64 = 3.0;
+/// How far the estimate may be above what a recipe's maker says before it is told.
+const TOLERANCE: f64 = 1.25;
+const GB: f64 = 1e9;
 /// What a model's numbers are about half of, each: matrices and kernels. Optimizers may keep less for one than for the
 /// other, or for large ones.
 const MODEL: [&[usize]; 2] = [&[1280, 1280], &[320, 320, 3, 3]];
@@ -129,6 +132,17 @@ pub(super) fn explain(resolved: &Resolved, stores: &[Arc<Store>], parts: &[Part]
         json!({ "bytes": all.max(encoding).round(), "host_bytes": hosted.round(), "encoding_bytes": encoding.round(),
                 "parts": running.iter().map(named).collect::<Map<_, _>>(), "parameters": sizes }),
     );
+    let said = recipe.needs.as_ref().and_then(|needs| needs.memory_gb);
+    if let Some(said) = said.filter(|said| all.max(encoding) > TOLERANCE * said * GB) {
+        report.warn(
+            "more-memory",
+            format!(
+                "the recipe's maker says {said} GB of memory, and as it is set here it takes about {}",
+                size(all.max(encoding))
+            ),
+            "take a smaller data.batch or resolution_px, or train.recompute = \"blocks\"",
+        );
+    }
     if let Some(snapshots) = recipe.ema.snapshots(recipe.train.images) {
         let batch = (recipe.data.batch * recipe.train.accumulate) as u64;
         let count = recipe.train.images.div_ceil(snapshots.every_images.max(batch));
