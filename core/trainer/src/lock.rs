@@ -9,7 +9,6 @@ use candle_core::{Device, Error, Result};
 use sconce_sdk::registry::{self, Origin};
 use serde_json::Value;
 
-use crate::data::Set;
 use crate::digest::{Digest, of_file};
 use crate::hub::{self, Needs, of_model};
 use crate::recipe::Resolved;
@@ -60,11 +59,7 @@ impl Lock {
     /// # Errors
     /// If a file or a picture cannot be read.
     pub fn of_files(resolved: &Resolved, device: &Device) -> Result<Self> {
-        let native = &resolved.native;
-        let step = resolved.family.bucket_step_px(&resolved.model_dir)?;
-        let share = resolved.recipe.validation.as_ref().map_or(0.0, |v| v.share);
-        let set = Set::open(&resolved.recipe.data, &resolved.base_dir, native.resolution_px, step, share)?;
-        Self::of(resolved, &set.identity(), device)
+        Self::of(resolved, &resolved.pictures()?.identity(), device)
     }
 
     /// From a lock's text.

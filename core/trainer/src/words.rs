@@ -23,6 +23,9 @@ pub trait Vocabulary: Send + Sync {
     /// How many numbers a row has.
     fn width(&self) -> usize;
 
+    /// Where its rows are.
+    fn device(&self) -> &Device;
+
     /// When it learns a word.
     fn learns(&self) -> Learns;
 

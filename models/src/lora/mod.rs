@@ -59,8 +59,7 @@ pub fn teach(model: &dyn Model, words: Vec<Word>) -> Result<Vec<String>> {
     let teach = |word: Word| {
         for vocabulary in &vocabularies {
             if let Some(rows) = word.rows.get(vocabulary.component()) {
-                let device = vocabulary.rows("a")?.device().clone();
-                vocabulary.add(&word.text, Param::new(word.text.as_str(), rows.to_device(&device)?))?;
+                vocabulary.add(&word.text, Param::new(word.text.as_str(), rows.to_device(vocabulary.device())?))?;
             }
         }
         Ok(word.text)

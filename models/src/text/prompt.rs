@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use sconce_core::model::LoadOptions;
 use sconce_core::words::{Learns, Vocabulary};
 use sconce_nn::{Param, Store};
@@ -193,6 +193,10 @@ impl Vocabulary for ClipPrompt {
         self.model.config().hidden_size
     }
 
+    fn device(&self) -> &Device {
+        self.model.store().device()
+    }
+
     fn learns(&self) -> Learns {
         Learns::ByItself
     }
@@ -218,6 +222,10 @@ impl Vocabulary for T5Prompt {
 
     fn width(&self) -> usize {
         self.model.config().d_model
+    }
+
+    fn device(&self) -> &Device {
+        self.model.store().device()
     }
 
     fn learns(&self) -> Learns {

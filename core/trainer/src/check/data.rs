@@ -1,21 +1,13 @@
 //! What the folders of pictures hold, as the run will see them.
 
-use std::path::Path;
-
 use serde_json::json;
 
 use super::{Note, Report};
-use crate::data::Set;
 use crate::recipe::{Blame, Resolved};
 
 pub(super) fn explain(resolved: &Resolved, report: &mut Report) {
-    let (recipe, native) = (&resolved.recipe, &resolved.native);
-    let share = recipe.validation.as_ref().map_or(0.0, |v| v.share);
-    let opened = resolved
-        .family
-        .bucket_step_px(&resolved.model_dir)
-        .and_then(|step| Set::open(&recipe.data, Path::new(""), native.resolution_px, step, share));
-    let set = match opened {
+    let recipe = &resolved.recipe;
+    let set = match resolved.pictures() {
         Ok(set) => set.report,
         Err(e) => {
             let help = "see data.source in the recipe".to_owned();

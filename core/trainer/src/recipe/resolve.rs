@@ -14,6 +14,7 @@ use super::layer::{self, Layer};
 use super::native;
 use super::reader::Reader;
 use super::tables::Recipe;
+use crate::data::Set;
 use crate::hub;
 use crate::model::{Family, Native};
 use crate::step::Process;
@@ -85,6 +86,16 @@ impl Resolved {
     /// The side of a square picture of the data, in pixels.
     pub fn side_px(&self) -> u32 {
         self.recipe.data.source.first().and_then(|s| s.resolution_px).unwrap_or(self.native.resolution_px)
+    }
+
+    /// The recipe's pictures, at the sizes that the model takes.
+    ///
+    /// # Errors
+    /// If one of them cannot be read, or there are none.
+    pub fn pictures(&self) -> candle_core::Result<Set> {
+        let step = self.family.bucket_step_px(&self.model_dir)?;
+        let share = self.recipe.validation.as_ref().map_or(0.0, |v| v.share);
+        Set::open(&self.recipe.data, &self.base_dir, self.native.resolution_px, step, share)
     }
 
     /// The recipe's schedule for square pictures of this side, in pixels.

@@ -338,10 +338,8 @@ fn log_step(logs: &mut Logs, r: &StepReport) -> Result<()> {
 
 /// The recipe's pictures, at the sizes that the model takes.
 pub(super) fn open_set(job: &Job) -> Result<crate::data::Set> {
-    let native = job.model.native();
-    let step = job.resolved.family.bucket_step_px(&job.resolved.model_dir)?;
+    let set = job.resolved.pictures()?;
     let share = job.recipe.validation.as_ref().map_or(0.0, |v| v.share);
-    let set = crate::data::Set::open(&job.recipe.data, &job.resolved.base_dir, native.resolution_px, step, share)?;
     if share > 0.0 && set.held_out.is_empty() {
         bail!(
             "validation.share = {share} holds out none of {} pictures: raise it, or leave the table out",

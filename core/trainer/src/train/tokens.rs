@@ -101,8 +101,7 @@ fn first_rows<'a>(table: &TokenTable, all: &[&'a dyn Vocabulary]) -> Result<Vec<
                 rows.index_select(&again, 0)?
             }
         };
-        let device = vocabulary.rows("a")?.device().clone();
-        Ok((vocabulary, rows.to_dtype(DType::F32)?.to_device(&device)?.contiguous()?))
+        Ok((vocabulary, rows.to_dtype(DType::F32)?.to_device(vocabulary.device())?.contiguous()?))
     };
     chosen.into_iter().map(rows).collect()
 }
