@@ -139,7 +139,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     };
     let text = template
         .text
-        .replace("PLUGIN", &type_name(&name))
+        .replace("PLUGIN", &type_name(&name, template.text))
         .replace(EXPORT, if dynamic { "export!();\n\n" } else { "\n" })
         .replace("\"KIND\"", &format!("{kind:?}"))
         .replace("\"NAME\"", &format!("{name:?}"));
@@ -178,13 +178,17 @@ fn no_template(kind: &str) -> Failure {
     ))
 }
 
-/// `my-weighting` as `MyWeighting`.
-fn type_name(name: &str) -> String {
+/// `my-weighting` as `MyWeighting`; what the text has already gets another end.
+fn type_name(name: &str, text: &str) -> String {
     let word = |word: &str| {
         let mut letters = word.chars();
         letters.next().map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + letters.as_str())
     };
-    name.split('-').map(word).collect()
+    let words: String = name.split('-').map(word).collect();
+    match text.split(|c: char| !c.is_ascii_alphanumeric()).any(|there| there == words) {
+        true => words + "Plugin",
+        false => words,
+    }
 }
 
 /// The version of candle that this program is built with: its tensors are those of that one alone.
@@ -244,6 +248,8 @@ mod tests {
         for kind in ["noise", "solver", "optimizer", "adapter"] {
             assert!(Template::find(kind, true).is_err() && Template::find(kind, false).is_ok());
         }
+        let text = include_str!("solver.rs.txt");
+        assert_eq!(["my-solver", "solver"].map(|name| type_name(name, text)), ["MySolver", "SolverPlugin"]);
         let lock = include_str!("../../../Cargo.lock");
         assert!(lock.contains(&format!("name = \"candle-core\"\nversion = \"{CANDLE}\"\n")), "{CANDLE}");
     }
