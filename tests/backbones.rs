@@ -17,6 +17,7 @@ use sconce_conv_mixer as _;
 use sconce_core::Cond;
 use sconce_core::architecture::{Architecture, Start};
 use sconce_core::model::{Backbone, Recompute};
+use sconce_core::testkit;
 use sconce_nn::Store;
 use sconce_nn::checkpoint::backward;
 use sconce_nn::rng::Stream;
@@ -89,6 +90,20 @@ fn gradients_are_those_of_the_same_network_in_the_graph() -> Result<()> {
     let cond = Cond::default().with("context", context.detach());
     close(&backbone.forward(&x, &time, &cond)?, &formula(&values, &x, &time, &context)?, "after an update");
     Ok(())
+}
+
+/// In tensors, and with an engine of its own.
+#[test]
+fn backbones_obey_their_laws() {
+    let words = Stream::new(4, "words").normal((2, 5, 6), &Device::Cpu).unwrap();
+    let cond = Cond::default().with("context", words);
+    for table in [
+        json!({ "type": "conv-mixer", "width": 8, "blocks": 2, "words": 6 }),
+        json!({ "type": "patch-mlp", "width": 12, "words": 6, "channels": 3 }),
+    ] {
+        let choice = Choice::<dyn Architecture>::from_table(&table).unwrap();
+        testkit::backbone(&*choice, &cond).unwrap_or_else(|broken| panic!("{choice:?}: {broken}"));
+    }
 }
 
 #[test]

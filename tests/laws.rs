@@ -1,9 +1,7 @@
 //! The laws of every kind of scalar plugin, on everything that is registered.
 
-use candle_core::{Device, Tensor};
 use proptest::prelude::*;
-use sconce_core::noise::{Batch, NoiseSource};
-use sconce_nn::rng::Stream;
+use sconce_core::noise::NoiseSource;
 use sconce_plugins as _;
 use sconce_sdk::testkit::{self, Law, instances};
 use sconce_sdk::{
@@ -230,24 +228,10 @@ fn without_signal_every_objective_but_epsilon_gives_the_data_back() {
 /// looks at the pictures.
 #[test]
 fn noises() {
-    let latents = |purpose| Stream::new(1, purpose).normal((6, 4, 8, 12), &Device::Cpu).unwrap();
-    let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let schedule = Choice::<dyn Schedule>::named("cosine").unwrap();
-    let levels: Vec<Noise> = [0.0, 0.1, 0.3, 0.6, 0.9, 1.0].map(|t| schedule.at(t)).to_vec();
     for noise in all::<dyn NoiseSource>() {
-        let draw = |x0: &Tensor, seed, images_seen| {
-            let drawn = noise.draw(&Batch { x0, levels: &levels, seed, images_seen }).unwrap();
-            assert_eq!((drawn.input.dims(), drawn.target.dims()), (x0.dims(), x0.dims()), "{noise:?}");
-            [numbers(&drawn.input), numbers(&drawn.target)]
-        };
-        let here = draw(&latents("x0"), 5, 96);
-        assert!(here.iter().flatten().all(|v| v.is_finite()), "{noise:?}");
-        assert_eq!(here, draw(&latents("x0"), 5, 96), "{noise:?}");
-        assert_ne!(here, draw(&latents("x0"), 5, 99), "{noise:?}");
-        assert_ne!(here, draw(&latents("x0"), 6, 96), "{noise:?}");
-        let elsewhere = draw(&latents("other x0"), 5, 96);
-        assert_eq!(here == elsewhere, noise.name() != "immiscible", "{noise:?}");
-        let variance = here[1].iter().map(|v| v * v).sum::<f32>() / here[1].len() as f32;
-        assert!((variance - 1.0).abs() < 0.25, "{noise:?}: {variance}");
+        let told = |law: Law| law.unwrap_or_else(|broken| panic!("{noise:?}: {broken}"));
+        told(sconce_core::testkit::noise(&*noise));
+        told(sconce_core::testkit::noise_of_unit_variance(&*noise));
+        assert_eq!(sconce_core::testkit::noise_alone(&*noise).is_ok(), noise.name() != "immiscible", "{noise:?}");
     }
 }

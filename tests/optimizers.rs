@@ -8,10 +8,11 @@ mod formula;
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use sconce_core::optimizer::{At, Needs, Optimizer, OptimizerState, Trained};
+use sconce_core::optimizer::{At, Optimizer, Trained};
+use sconce_core::testkit;
 use sconce_nn::weights::WeightFiles;
 use sconce_plugins as _;
-use sconce_sdk::{Choice, testkit};
+use sconce_sdk::Choice;
 use serde::Deserialize;
 
 const CPU: &Device = &Device::Cpu;
@@ -113,111 +114,12 @@ fn every_update_is_that_of_the_reference() -> Result<()> {
     Ok(())
 }
 
-/// Tensors of every kind that an optimizer treats in its own way, in `dtype`.
-fn model(dtype: DType) -> Result<Vec<Trained>> {
-    let shapes: [(&str, &[usize]); 6] = [
-        ("scalar", &[]),
-        ("bias", &[7]),
-        ("matrix", &[5, 6]),
-        ("kernel", &[3, 4, 3, 3]),
-        ("large", &[70, 80]),
-        ("time_embedding.weight", &[4, 4]),
-    ];
-    let one = |(name, shape): (&str, &[usize])| {
-        let var = Var::from_tensor(&weight(name, shape)?.as_tensor().detach().to_dtype(dtype)?)?;
-        Ok(Trained::new(format!("unet/{name}"), var))
-    };
-    shapes.into_iter().map(one).collect()
-}
-
-fn grads(params: &[Trained], update: usize) -> Result<Vec<Option<Tensor>>> {
-    let one = |p: &Trained| Ok(Some(gradient(&p.name, p.var.dims(), update)?.to_dtype(p.var.dtype())?));
-    params.iter().map(one).collect()
-}
-
-fn at(optimizer: &dyn Optimizer, update: usize) -> At {
-    At { lr: optimizer.lr() * rate(update), seed: 7, images_seen: 4 * update as u64 }
-}
-
-fn values(params: &[Trained]) -> Result<Vec<Vec<f32>>> {
-    params.iter().map(|p| p.var.flatten_all()?.to_dtype(DType::F32)?.to_vec1()).collect()
-}
-
-/// Through a file, as a checkpoint is.
-fn saved(state: &dyn OptimizerState) -> Result<BTreeMap<String, Tensor>> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("optimizer.safetensors");
-    sconce_nn::weights::save(&path, &state.save()?, &BTreeMap::new())?;
-    let file = WeightFiles::open(&[path])?;
-    file.keys().map(|k| Ok((k.to_owned(), file.stored(k, CPU)?))).collect()
-}
-
+/// A resumed run is the same run, parameters may come in any order, the state is what `check` counts with, and it goes downhill.
 #[test]
-fn n_updates_and_n_more_are_2n_to_the_bit() -> Result<()> {
+fn optimizers_obey_their_laws() {
     for optimizer in testkit::instances::<dyn Optimizer>().unwrap() {
-        for dtype in [DType::F32, DType::BF16] {
-            let whole = model(dtype)?;
-            let mut state = optimizer.start(whole.clone())?;
-            for update in 0..10 {
-                state.step(&grads(&whole, update)?, &at(&*optimizer, update))?;
-            }
-            let halves = model(dtype)?;
-            let mut state = optimizer.start(halves.clone())?;
-            for update in 0..5 {
-                state.step(&grads(&halves, update)?, &at(&*optimizer, update))?;
-            }
-            let kept = saved(&*state)?;
-            // A resumed run starts from what it began with, and takes weights and state back.
-            let resumed = model(dtype)?;
-            let mut state = optimizer.start(resumed.clone())?;
-            for (p, from) in resumed.iter().zip(&halves) {
-                p.var.set(&from.var.as_tensor().detach().copy()?)?;
-            }
-            state.restore(&kept)?;
-            for update in 5..10 {
-                state.step(&grads(&resumed, update)?, &at(&*optimizer, update))?;
-            }
-            assert_ne!(values(&whole)?, values(&model(dtype)?)?, "{optimizer:?} moves nothing");
-            assert_eq!(values(&whole)?, values(&resumed)?, "{optimizer:?} in {dtype:?}");
-            let missing = optimizer.start(model(dtype)?)?.restore(&BTreeMap::new());
-            assert!(missing.is_err_and(|e| e.to_string().contains("no optimizer state")), "{optimizer:?}");
-        }
+        testkit::optimizer(&*optimizer).unwrap_or_else(|broken| panic!("{optimizer:?}: {broken}"));
     }
-    Ok(())
-}
-
-#[test]
-fn parameters_that_are_updated_apart_may_come_in_any_order() -> Result<()> {
-    for optimizer in testkit::instances::<dyn Optimizer>().unwrap() {
-        let (together, apart) = (model(DType::F32)?, model(DType::F32)?);
-        let (mut all, mut one) = (optimizer.start(together.clone())?, optimizer.start(apart.clone())?);
-        for update in 0..4 {
-            let (grads, at) = (grads(&together, update)?, at(&*optimizer, update));
-            all.step(&grads, &at)?;
-            for (i, grad) in grads.iter().enumerate().rev() {
-                let done = one.update(i, grad.as_ref().unwrap(), &at);
-                assert_eq!(done.is_ok(), optimizer.needs() == Needs::OwnGradient, "{optimizer:?}");
-            }
-        }
-        if optimizer.needs() == Needs::OwnGradient {
-            assert_eq!(values(&together)?, values(&apart)?, "{optimizer:?}");
-        }
-    }
-    Ok(())
-}
-
-/// The state of a weight that `check` counts with is what an optimizer has after its updates.
-#[test]
-fn state_does_not_grow() -> Result<()> {
-    for optimizer in testkit::instances::<dyn Optimizer>().unwrap() {
-        let params = model(DType::F32)?;
-        let estimated: usize = params.iter().map(|p| optimizer.state_bytes(p.var.dims())).sum::<Result<_>>()?;
-        let mut state = optimizer.start(params.clone())?;
-        state.step(&grads(&params, 1)?, &at(&*optimizer, 1))?;
-        let kept: usize = state.save()?.values().map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum();
-        assert!(kept.abs_diff(estimated) <= 48 * params.len(), "{optimizer:?}: {kept} bytes, estimated {estimated}");
-    }
-    Ok(())
 }
 
 /// Updates of a hundredth of bf16's last place are lost by rounding to the nearest, and not by stochastic rounding.

@@ -12,7 +12,9 @@ use std::process::Command;
 
 use run::Bench;
 
-const KINDS: [&str; 8] = ["weighting", "schedule", "objective", "timesteps", "distance", "ema", "lr", "spacing"];
+/// What can be a library. Crates of the other kinds are compiled and tested in tests/templates.rs.
+const KINDS: [&str; 9] =
+    ["weighting", "schedule", "objective", "timesteps", "distance", "ema", "lr", "spacing", "backbone"];
 
 /// Runs cargo in a crate, with the lock file's versions where they fit.
 fn build(folder: &Path, arguments: &[&str]) {
@@ -51,14 +53,41 @@ fn every_kind_begins_with_a_crate_that_builds_and_keeps_its_laws() {
     }
     // Its own tests are the laws, too.
     build(&bench.path("my-schedule"), &["test"]);
+    build(&bench.path("my-backbone"), &["test"]);
     for (arguments, needle) in [
         (["new", "plugin", "my-weighting", "--kind", "weighting"], "there already"),
         (["new", "plugin", "min-snr", "--kind", "weighting"], "there is a weighting `min-snr` already"),
-        (["new", "plugin", "x", "--kind", "optimizer"], "works on tensors"),
+        (["new", "plugin", "euler", "--kind", "solver"], "there is a solver `euler` already"),
+        (["new", "plugin", "x", "--kind", "family"], "no crate to begin a plugin of the kind `family`"),
         (["new", "plugin", "x", "--kind", "weight"], "no kind `weight`"),
         (["new", "plugin", "../x", "--kind", "weighting"], "no name for a plugin"),
     ] {
         assert!(said(&bench, &arguments, 2).contains(needle), "{needle}");
+    }
+}
+
+/// What works on tensors is begun to be linked in, and only so; the recipe's lines are those that choose it.
+#[test]
+fn kinds_on_tensors_begin_with_crates_that_are_linked_in() {
+    let bench = Bench::new("");
+    for (kind, lines) in [
+        ("noise", "[noise]\n  type = \"my-noise\""),
+        ("solver", "[sampling]\n  solver = { type = \"my-solver\" }"),
+        ("optimizer", "[optimizer]\n  type = \"my-optimizer\""),
+        ("adapter", "[adapter]\n  type = \"my-adapter\""),
+        ("backbone", "[backbone]\n  type = \"my-backbone\""),
+    ] {
+        let name = format!("my-{kind}");
+        if kind != "backbone" {
+            let text = said(&bench, &["new", "plugin", &name, "--kind", kind, "--dynamic"], 2);
+            assert!(text.contains("two copies of candle") && text.contains("--with"), "{text}");
+            assert!(!bench.path(&name).exists());
+        }
+        let text = said(&bench, &["new", "plugin", &name, "--kind", kind], 0);
+        assert!(text.contains(lines) && text.contains(&format!("sconce build --with {name}=.")), "{text}");
+        let lib = fs::read_to_string(bench.path(&name).join("src/lib.rs")).expect("a file");
+        assert!(!["PLUGIN", "EXPORT", "\"NAME\""].iter().any(|word| lib.contains(word)), "{lib}");
+        said(&bench, &["build", "--with", &format!("{name}=./{name}"), "--generate", &format!("with-{kind}")], 0);
     }
 }
 

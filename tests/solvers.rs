@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Result, Tensor};
 use sconce_core::solver::{Denoise, Denoised, Solver};
+use sconce_core::testkit;
 use sconce_plugins as _;
 use sconce_sdk::{Choice, Kind, Level, Objective, Schedule, Spacing};
 use serde::Deserialize;
@@ -150,6 +151,14 @@ fn ends_are_those_of_diffusers_and_k_diffusion() {
         println!("{reference} on {schedule}: {runs} runs within {error:.1e}");
     }
     assert!(off.is_empty(), "{} ends differ:\n{}", off.len(), off.join("\n"));
+}
+
+/// Each from noise to a Gaussian, of which everything is known.
+#[test]
+fn solvers_obey_their_laws() {
+    for solver in testkit::instances::<dyn Solver>().unwrap() {
+        testkit::solver(&*solver).unwrap_or_else(|broken| panic!("{solver:?}: {broken}"));
+    }
 }
 
 /// With diffusers' amounts at t = 1 in place of sconce's, so are the ends: nothing else differs there.

@@ -70,6 +70,9 @@ pub struct Averaged {
 }
 
 /// How layers are adapted.
+///
+/// Laws: a fresh one changes nothing; what it trains is what it says, and all of it gets a gradient; merged into the weight it
+/// computes what it does beside it; its file gives it back, and half its strength is half its effect.
 pub trait Adapter: Send + Sync {
     /// Patterns of the layers to adapt, with `*` for any text: `*.attn*.to_q`. Matched against `component.path`.
     fn targets(&self) -> &[String];

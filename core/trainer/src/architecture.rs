@@ -14,6 +14,10 @@ use crate::engine::Plain;
 use crate::model::Backbone;
 
 /// What a [backbone] table makes.
+///
+/// Laws: it asks for the same parameters whatever they start from, each once; asked the same, it answers the same, to the bit, in
+/// the shape of x, and of each picture whatever else is in its batch; the gradients are those of differences, and the same where
+/// blocks are computed again; its weight file gives it back.
 pub trait Architecture: Send + Sync {
     /// What can be told before it is built. The conditions are for engines: a network in tensors takes what it needs.
     fn about(&self) -> About;

@@ -23,6 +23,7 @@ pub mod sample;
 pub mod solver;
 pub mod step;
 pub mod stratified;
+pub mod testkit;
 pub mod train;
 pub mod words;
 

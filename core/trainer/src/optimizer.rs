@@ -58,7 +58,7 @@ pub struct At {
 /// How weights follow their gradients.
 ///
 /// Laws: N updates, save, restore and N more are 2N updates, bit for bit; where parameters are updated apart, the order
-/// does not matter.
+/// does not matter; a parameter without a gradient stays; the state is as large as `state_bytes` says; a quadratic goes downhill.
 pub trait Optimizer: Send + Sync {
     /// The base learning rate of the recipe.
     fn lr(&self) -> f64;

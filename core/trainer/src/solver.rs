@@ -26,6 +26,9 @@ pub trait Denoise {
 }
 
 /// A way from noise to data.
+///
+/// Laws: finite; asked the same, it gives the same, to the bit; every step is told, in order, and an error there stops it; by an
+/// exact denoiser it arrives at the data's distribution, and more steps are nearer.
 pub trait Solver: Send + Sync {
     /// Takes `x` from `levels[0]` to the last level. `x` is x_t = alpha x0 + sigma eps at `levels[0]`; the levels are this
     /// solver's own, from [`Solver::levels`].
