@@ -76,6 +76,35 @@ fn in_c() {
 }
 
 #[test]
+fn in_zig() {
+    let source = examples().join("schedule-zig/log_snr_linear.zig");
+    let library = common::scratch().join("examples").join(common::dylib("log_snr_linear"));
+    if !common::compile_zig(&source, &library) {
+        return;
+    }
+    lawful(&library);
+    let schedule = Choice::<dyn Schedule>::from_table(&json!({ "type": "log-snr-linear", "start": 6.5 })).unwrap();
+    assert_eq!(schedule.table(), json!({ "type": "log-snr-linear", "start": 6.5, "end": -10.0 }));
+    for t in [0.0, 0.25, 0.5, 1.0] {
+        let n = schedule.at(t);
+        let log_snr = 6.5 - 16.5 * t;
+        assert!((n.log_snr() - log_snr).abs() < 1e-12, "{t}: {n:?}");
+        assert!((n.alpha.powi(2) + n.sigma.powi(2) - 1.0).abs() < 1e-14);
+        assert!((schedule.t_of(log_snr) - t).abs() < 1e-14);
+    }
+    assert_eq!((schedule.t_of(f64::INFINITY), schedule.t_of(-11.0), schedule.grid()), (0.0, 1.0, None));
+    let wrong = |table| Choice::<dyn Schedule>::from_table(&table).unwrap_err().to_string();
+    assert_eq!(
+        wrong(json!({ "type": "log-snr-linear", "strat": 1 })),
+        "`strat`: unknown field `strat` (did you mean `start`?)"
+    );
+    assert_eq!(
+        wrong(json!({ "type": "log-snr-linear", "end": 10 })),
+        "`end`: must be below `start`, and both between 60 and -60 (10 and -10 reach from hardly any noise to hardly any signal)"
+    );
+}
+
+#[test]
 fn in_cpp() {
     compiled("c++", "weighting-cpp/running_mean.cpp", "running_mean", &["-std=c++17"]);
     let weighting = Choice::<dyn Weighting>::from_table(&json!({ "type": "running-mean", "bins": 4 })).unwrap();

@@ -4,6 +4,7 @@
 
 pub mod probe;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -71,6 +72,44 @@ pub fn compile(compiler: &str, source: &Path, library: &Path, flags: &[&str]) {
     });
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{compiler} {} failed:\n{words}", source.display());
+}
+
+/// The same for a source in Zig: false where there is no Zig, which is told. `ZIG` is the command, `zig` where it is not set.
+pub fn compile_zig(source: &Path, library: &Path) -> bool {
+    let words = std::env::var("ZIG").unwrap_or_else(|_| "zig".into());
+    let zig = |arguments: &[&str]| {
+        let mut words = words.split_whitespace();
+        let mut command = Command::new(words.next().unwrap_or("zig"));
+        command.args(words).args(arguments);
+        command
+    };
+    if !zig(&["version"]).output().is_ok_and(|output| output.status.success()) {
+        // Not eprintln, which the harness keeps to itself where a test passes.
+        let told = writeln!(
+            std::io::stderr(),
+            "skipped: `{words} version` fails, so no plugin is built in Zig. Set ZIG to its command"
+        );
+        told.expect("there is a standard error");
+        return false;
+    }
+    let ran = |mut command: Command| {
+        let output = command.output().expect("it ran a moment ago");
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "zig, for {}, failed:\n{words}", source.display());
+        output.stdout
+    };
+    let folder = library.parent().expect("a library is in a folder");
+    std::fs::create_dir_all(folder).expect("a folder can be made");
+    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk/include/sconce_plugin.h");
+    let mut translate = zig(&["translate-c", "-lc"]);
+    translate.arg(header);
+    let module = folder.join("sconce_plugin.zig");
+    std::fs::write(&module, ran(translate)).expect("it can be written");
+    let mut build = zig(&["build-lib", "-dynamic", "-lc", "-O", "ReleaseSafe", "--dep", "sconce_plugin"]);
+    build.arg(format!("-Mroot={}", source.display())).arg(format!("-Msconce_plugin={}", module.display()));
+    build.arg(format!("-femit-bin={}", library.display()));
+    ran(build);
+    true
 }
 
 /// Compiles a C source of tests/c with definitions, into a library of the name given.

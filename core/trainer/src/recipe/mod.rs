@@ -23,6 +23,7 @@ mod needs;
 mod reader;
 mod resolve;
 mod schema;
+mod shape;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use schemars::schema_for;
-use sconce_sdk::{ParamError, Plugin, registry};
+use sconce_sdk::{Kind, ParamError, Plugin, registry};
 use serde_json::{Map, Value, json};
 
 use super::layer::OPTIONAL;
+use super::shape::{self, Way};
 use super::tables::Recipe;
+use crate::architecture::Architecture;
 
 /// The schema of everything that a recipe may say. Nothing is required, since a lower layer may have said it.
 pub fn schema() -> Result<Value, ParamError> {
@@ -21,17 +23,14 @@ pub fn schema() -> Result<Value, ParamError> {
         definitions.extend(tables);
     }
     for (kind, plugins) in kinds {
-        let mut ways = Vec::new();
-        for plugin in &plugins {
-            ways.push(way(plugin, &mut definitions));
-        }
-        let names: Vec<&str> =
-            plugins.iter().flat_map(|p| std::iter::once(p.name).chain(p.aliases.iter().copied())).collect();
-        ways.push(json!({ "description": "The plugin of this name with its defaults.", "enum": names }));
-        let more = json!({ "description": "Fields of the plugin that a lower layer chose.", "type": "object", "not": { "required": ["type"] } });
-        ways.push(more);
-        definitions.insert(kind.to_owned(), json!({ "description": plugins[0].about, "oneOf": ways }));
+        let ways = plugins.iter().map(|plugin| way(plugin, &mut definitions)).collect();
+        shape::choice(kind, plugins[0].about, ways, &mut definitions);
     }
+    // None may be linked in: it is whatever a library has.
+    definitions.entry(<dyn Architecture>::NAME).or_insert_with(|| {
+        let name = json!({ "description": "The plugin, by its name.", "type": "string" });
+        json!({ "description": <dyn Architecture>::ABOUT, "type": ["object", "string"], "properties": { "type": name } })
+    });
     for table in definitions.values_mut().filter(|d| d.get("properties").is_some()) {
         table.as_object_mut().and_then(|t| t.remove("required"));
     }
@@ -49,33 +48,31 @@ pub fn schema() -> Result<Value, ParamError> {
         json!({ "description": "The recipe below this one: a built-in one by name, or a file.", "type": "string" });
     fields.shift_insert(0, "extends".to_owned(), extends);
     map.insert("$defs".into(), Value::Object(definitions));
+    shape::tidy(&mut root);
     Ok(root)
 }
 
 /// One plugin's table; its own definitions move to the root under its name.
-fn way(plugin: &Plugin, definitions: &mut Map<String, Value>) -> Value {
+fn way(plugin: &Plugin, definitions: &mut Map<String, Value>) -> Way {
     let mut schema = (plugin.schema)().to_value();
     let map = schema.as_object_mut().expect("a parameter struct's schema is an object");
     map.remove("$schema");
     if let Some(Value::Object(own)) = map.remove("$defs") {
         let moved = |name: &str| format!("{}-{}-{name}", plugin.kind, plugin.name);
-        let names: Vec<String> = own.keys().cloned().collect();
+        let known: Vec<String> = own.keys().cloned().collect();
         for (name, mut definition) in own {
-            redirect(&mut definition, &names, &moved);
+            redirect(&mut definition, &known, &moved);
             definitions.insert(moved(&name), definition);
         }
-        redirect(map.get_mut("properties").unwrap_or(&mut Value::Null), &names, &moved);
+        redirect(map.get_mut("properties").unwrap_or(&mut Value::Null), &known, &moved);
     }
-    let mut words = vec![plugin.name];
-    words.extend(plugin.aliases);
+    let names: Vec<String> = std::iter::once(&plugin.name).chain(plugin.aliases).map(ToString::to_string).collect();
     let fields =
         map.entry("properties").or_insert_with(|| json!({})).as_object_mut().expect("properties are an object");
-    let name = if let [name] = words[..] { json!({ "const": name }) } else { json!({ "enum": words }) };
-    fields.shift_insert(0, "type".to_owned(), name);
+    fields.shift_insert(0, "type".to_owned(), Value::Null);
     map.insert("title".into(), plugin.name.into());
-    map.insert("required".into(), json!(["type"]));
     map.insert("additionalProperties".into(), false.into());
-    schema
+    Way { names, table: schema }
 }
 
 /// Points references to `#/$defs/NAME`, for the names given, at where they moved.
