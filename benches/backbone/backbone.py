@@ -23,8 +23,8 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, default=LIBRARY)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--updates", type=int, default=60)
-    parser.add_argument("--width", type=int, nargs="*", default=[64, 1024])
+    parser.add_argument("--updates", type=int, default=250)
+    parser.add_argument("--width", type=int, nargs="*", default=[64, 512])
     parser.add_argument("--work", type=Path, default=ROOT / "runs/backbone")
     return parser.parse_args()
 
@@ -49,6 +49,8 @@ def main():
     print(f"{'width':>6} {'linked ms':>10} {'loaded ms':>10} {'ratio':>7}  of an update of {BATCH} pictures")
     for width in args.width:
         rounds = []
+        for name, (program, more) in (("linked", linked), ("loaded", loaded)):
+            seconds(program, more, width, 1, args.work / name)
         for _ in range(args.rounds):
             took = []
             for name, (program, more) in (("linked", linked), ("loaded", loaded)):

@@ -185,6 +185,7 @@ mod tests {
         assert_eq!(asked("adapter", "{}"), "there is no kind `adapter` that libraries can be given plugins of");
         assert_eq!(asked("ema", "{"), "the table is not JSON: EOF while parsing an object at line 1 column 1");
         assert_eq!(asked("ema", "{}"), "the ema has no `type` (`sconce list ema` shows what there is)");
-        assert_eq!(asked("ema", "\"x\""), "`type`: there is no ema `x` (there are: )");
+        let none = "`type`: there is no ema `x` (none is linked in here: `--plugin FILE` loads a library that has it)";
+        assert_eq!(asked("ema", "\"x\""), none);
     }
 }
