@@ -146,6 +146,7 @@ impl Observer for Screen {
                     count(*all)
                 ));
             }
+            Event::Remark(remark) => self.line(&format!("           {remark}")),
             Event::Data(report) => self.line(&format!("data       {}", report.to_string().trim_end())),
             Event::Encoding(done, total) => {
                 self.bar("encoding pictures and captions", *total as u64, *done as u64);

@@ -7,7 +7,7 @@ use std::thread;
 
 use sconce_dynamic::{Library, load};
 use sconce_sdk::serde_json::json;
-use sconce_sdk::{Buffer, Choice, Gradients, Network, Noise, health};
+use sconce_sdk::{Buffer, Choice, Cuda, CudaBuffer, CudaGradients, Gradients, Network, Noise, health};
 
 fn mixer() -> &'static Library {
     let folder = common::scratch().join("examples");
@@ -186,4 +186,69 @@ fn errors_name_the_library() {
     let wrong = Choice::<dyn Network>::from_table(&json!({ "type": "odd-scales", "wrong": 2.0 })).unwrap();
     let law = sconce_sdk::testkit::network(&*wrong).unwrap_err();
     assert!(law.starts_with("along the parameter `w` the gradient gives "), "{law}");
+}
+
+/// A tensor of a GPU whose addresses are of the machine's memory.
+fn lent<'a>(name: &'a str, shape: &'a [usize], data: &'a mut [f32]) -> CudaBuffer<'a> {
+    assert_eq!(shape.iter().product::<usize>(), data.len());
+    // SAFETY: the plugin that it is for takes addresses as the machine's; each is used by one call at a time.
+    unsafe { CudaBuffer::new(name, shape, data.as_mut_ptr() as u64) }
+}
+
+#[test]
+fn tensors_of_a_gpu_cross_by_their_addresses() {
+    load(&common::fixture().built_in).unwrap_or_else(|e| panic!("{e}"));
+    let odd = load(&common::fixture().odd).unwrap_or_else(|e| panic!("{e}"));
+    let network = Choice::<dyn Network>::named("odd-scales").unwrap();
+    let at = Cuda { device: 7, context: 0x5c0, stream: 0 };
+    // What works in the machine's memory alone says so, by what it lacks or by itself.
+    mixer();
+    assert!(Choice::<dyn Network>::named("mixer").unwrap().on_cuda(at).unwrap().is_none());
+    assert!(network.on_cuda(Cuda { device: 0, ..at }).unwrap().is_none());
+    let who = format!("the backbone `odd-scales` of fixture-odd 0.2.0 ({})", odd.path().display());
+    let refused = network.on_cuda(Cuda { context: 0, ..at }).err();
+    assert_eq!(refused, Some(format!("{who}: `on_cuda` has no context")));
+    let on_cuda = network.on_cuda(at).unwrap().expect("it works there");
+
+    let mut weights = vec![0.3, -0.7, 1.1];
+    network.write(0, &weights).unwrap();
+    on_cuda.write(0, lent("w", &[3], &mut weights)).unwrap();
+    let mut data = [numbers(24, 1.0), vec![0.2, 0.9], numbers(40, 3.0)];
+    let (mut y, mut there) = (vec![0.0; 24], vec![f32::NAN; 24]);
+    let host = |data: &[Vec<f32>; 3], y: &mut [f32]| {
+        let shapes = [("x", &SIDES[..]), ("time", &[2]), ("context", &WORDS)];
+        let inputs: Vec<Buffer> =
+            shapes.iter().zip(data).map(|((name, shape), data)| Buffer { name, shape, data }).collect();
+        network.record(&inputs, y).unwrap()
+    };
+    let mut tape = host(&data, &mut y);
+    let [x, time, context] = &mut data;
+    let inputs = [lent("x", &SIDES, x), lent("time", &[2], time), lent("context", &WORDS, context)];
+    on_cuda.forward(&inputs, lent("out", &SIDES, &mut there)).unwrap();
+    assert_eq!(there, y);
+    there.fill(f32::NAN);
+    let mut tape_there = on_cuda.record(&inputs, lent("out", &SIDES, &mut there)).unwrap();
+    assert_eq!(there, y);
+    let words = on_cuda.forward(&inputs[1..], lent("out", &SIDES, &mut there)).unwrap_err();
+    assert_eq!(words, "the first input has not the shape [2, 3, 2, 2] of the output");
+    drop(on_cuda);
+
+    // Those of x and of the parameter are wanted; of the others nothing is written.
+    let (mut d, mut dx, mut dw) = (numbers(24, 9.0), [vec![0.0; 24], vec![0.0; 24]], [vec![0.0; 3], vec![0.0; 3]]);
+    let [dx_host, dx_there] = &mut dx;
+    let [dw_host, dw_there] = &mut dw;
+    let mut wanted = Gradients { inputs: vec![Some(dx_host), None, None], parameters: vec![Some(dw_host)] };
+    tape.backward(&d, &mut wanted).unwrap();
+    let d_out = lent("out", &SIDES, &mut d);
+    let (x, w) = (lent("x", &SIDES, dx_there), lent("w", &[3], dw_there));
+    let wanted = |w| CudaGradients { inputs: vec![Some(x), None, None], parameters: vec![Some(w)] };
+    tape_there.backward(d_out, &wanted(w)).unwrap();
+    let words = tape_there.backward(d_out, &wanted(d_out)).unwrap_err();
+    assert_eq!(words, "the gradient `out` is of [2, 3, 2, 2], not of [3]");
+    let words = tape_there.backward(d_out, &CudaGradients::default()).unwrap_err();
+    assert_eq!(words, "there are 3 inputs and 1 parameters to want gradients of or not");
+    // A tape outlives its network, and is freed by another thread.
+    drop(network);
+    thread::spawn(move || drop(tape_there)).join().unwrap();
+    assert!(dx[0] == dx[1] && dw[0] == dw[1] && dw[0].iter().all(|d| *d != 0.0), "{dx:?} {dw:?}");
 }

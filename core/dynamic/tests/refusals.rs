@@ -157,13 +157,13 @@ fn another_version_says_which_side_to_update() {
     let name = common::dylib("major-2");
     assert_eq!(
         refusal(&variant("major-2", &["-DMAJOR=2", "-DMINOR=7"])),
-        format!("DIR/{name}: speaks version 2.7 of the plugin ABI (a test); this sconce speaks 1.0\nupdate sconce")
+        format!("DIR/{name}: speaks version 2.7 of the plugin ABI (a test); this sconce speaks 1.1\nupdate sconce")
     );
     let name = common::dylib("major-0");
     assert_eq!(
         refusal(&variant("major-0", &["-DMAJOR=0"])),
         format!(
-            "DIR/{name}: speaks version 0.0 of the plugin ABI (a test); this sconce speaks 1.0\n\
+            "DIR/{name}: speaks version 0.1 of the plugin ABI (a test); this sconce speaks 1.1\n\
              update the library: build it with sconce-sdk 0.1.0 or newer"
         )
     );

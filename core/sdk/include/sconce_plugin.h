@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 #define SCONCE_ABI_MAJOR 1
-#define SCONCE_ABI_MINOR 0
+#define SCONCE_ABI_MINOR 1
 
 /* 0 where a call did what it should. */
 typedef int32_t SconceStatus;
@@ -36,6 +36,7 @@ typedef int32_t SconceStatus;
 /* Types of numbers, and kinds of memory, in a SconceTensor. */
 #define SCONCE_F32 0
 #define SCONCE_MEMORY_HOST 0
+#define SCONCE_MEMORY_CUDA 1
 
 typedef struct SconceStr SconceStr;
 typedef struct SconceText SconceText;
@@ -58,6 +59,8 @@ typedef struct SconceSpacing SconceSpacing;
 typedef struct SconceSamplerState SconceSamplerState;
 typedef struct SconceWeightingState SconceWeightingState;
 typedef struct SconceBackbone SconceBackbone;
+typedef struct SconceCuda SconceCuda;
+typedef struct SconceCudaBackbone SconceCudaBackbone;
 typedef struct SconceHost SconceHost;
 typedef struct SconcePlugin SconcePlugin;
 typedef struct SconceLibrary SconceLibrary;
@@ -121,7 +124,8 @@ struct SconceTensor {
     SconceStr name;
     /* The type of its numbers: SCONCE_F32. Later versions may have others: fail for what you do not know. */
     uint32_t dtype;
-    /* Where `data` is: SCONCE_MEMORY_HOST. Later versions may have others: fail for what you do not know. */
+    /* Where `data` is: SCONCE_MEMORY_HOST, or for a SconceCudaBackbone SCONCE_MEMORY_CUDA. Later versions may have
+       others: fail for what you do not know. */
     uint32_t memory;
     /* The number of its sides. */
     size_t rank;
@@ -419,6 +423,47 @@ struct SconceBackbone {
     /* The network's own times for n t in [0, 1], with the noise level of each: what the input "time" holds. Null: t. */
     SconceStatus (*time)(void *handle, size_t n, const double *t, const SconceNoise *noise, double *out,
         const SconceError *error);
+    /* From 1.1 on. Makes the network in the memory of a GPU, for a program that trains there: an object with a
+       SconceCudaBackbone, which is freed before this handle is. One whose table stays null, or a null function: the
+       network works in the machine's memory, and its tensors are copied there and back. A failure ends the run. */
+    SconceStatus (*on_cuda)(void *handle, const SconceCuda *at, SconceObject *object, const SconceError *error);
+};
+
+/* Where a program computes: a GPU, as CUDA's driver knows it. From 1.1 on. */
+struct SconceCuda {
+    /* sizeof(SconceCuda), as the caller knows it. */
+    size_t size;
+    /* The GPU's number among those that the process sees. */
+    uint32_t device;
+    /* 0. */
+    uint32_t reserved;
+    /* Its CUcontext, which is current in the thread of every call. The program's is the GPU's primary one, which CUDA's
+       runtime uses too. */
+    void *context;
+    /* The CUstream that the program's work is queued on; null is the context's default one. */
+    void *stream;
+};
+
+/* A network on one GPU: its tensors are in SCONCE_MEMORY_CUDA, and its parameters are written there. From 1.1 on.
+
+   Work is queued on the stream that the object was made for, in whose order the program writes tensors, reads the answers
+   and frees both; or it is done when the function returns. */
+struct SconceCudaBackbone {
+    /* sizeof(SconceCudaBackbone), as its writer knows it. */
+    size_t size;
+    /* Frees a handle. Null: there is nothing to free. */
+    void (*drop)(void *handle);
+    /* Sets the values of a parameter, before the first pass and whenever they changed. Must be there. */
+    SconceStatus (*write)(void *handle, size_t parameter, const SconceTensor *values, const SconceError *error);
+    /* As of SconceBackbone. Must be there. */
+    SconceStatus (*forward)(void *handle, size_t n_inputs, const SconceTensor *const *inputs,
+        const SconceTensor *out, void **tape, const SconceError *error);
+    /* As of SconceBackbone. Must be there. */
+    SconceStatus (*backward)(void *handle, void *tape, const SconceTensor *d_out, size_t n_inputs,
+        const SconceTensor *const *d_inputs, size_t n_parameters, const SconceTensor *const *d_parameters,
+        const SconceError *error);
+    /* Frees a tape; every tape is freed, before its handle is. Must be there. */
+    void (*forget)(void *handle, void *tape);
 };
 
 /* What the program offers to a library: the argument of `sconce_plugin`. It lives for ever. */

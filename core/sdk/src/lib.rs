@@ -37,6 +37,7 @@
 pub mod abi;
 pub mod average;
 pub mod choice;
+pub mod cuda;
 pub mod discrete;
 pub mod health;
 pub mod kinds;
@@ -51,6 +52,7 @@ pub mod testkit;
 
 pub use average::{Profile, Snapshots, Stored, Track};
 pub use choice::{Choice, Folded};
+pub use cuda::{Cuda, CudaBuffer, CudaGradients, CudaNetwork, CudaTape};
 pub use discrete::Discrete;
 pub use kinds::{Distance, EmaStrategy, LrSchedule, Objective, Schedule, Spacing, TimestepSampler, Weighting};
 pub use learned::{Learned, Observation, SamplerState, WeightingState};

@@ -2,9 +2,12 @@
 //! cannot give tensors, since those of two copies of candle do not know each other; the trainer makes one node of its graph
 //! of it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::cuda::{Cuda, CudaNetwork};
 use crate::noise::Noise;
 use crate::registry::Kind;
 
@@ -93,6 +96,12 @@ pub trait Network: Send + Sync {
     /// The same with nothing kept.
     fn forward(&self, inputs: &[Buffer], out: &mut [f32]) -> Result<(), String> {
         self.record(inputs, out).map(drop)
+    }
+
+    /// The network in the memory of a GPU, for a program that trains there. `None`: it works in the machine's memory, and its
+    /// tensors are copied there and back for each pass.
+    fn on_cuda(&self, _at: Cuda) -> Result<Option<Arc<dyn CudaNetwork>>, String> {
+        Ok(None)
     }
 }
 

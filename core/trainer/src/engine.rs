@@ -1,7 +1,11 @@
 //! A denoiser whose engine is a plugin's own ([`Network`]): one node of the graph, whose inputs and parameters cross to the
-//! plugin as plain memory, and whose gradients are the plugin's vector-Jacobian product. The parameters are the program's to
-//! train, average, save and restore like any other's; the plugin is told their values before each pass.
+//! plugin as plain memory, the machine's or the GPU's, and whose gradients are the plugin's vector-Jacobian product. The
+//! parameters are the program's to train, average, save and restore like any other's; the plugin is told their values before
+//! each pass.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+mod host;
 mod pass;
 
 use std::sync::{Arc, Mutex};
@@ -13,7 +17,8 @@ use sconce_nn::{Param, Store};
 use sconce_sdk::network::{About, Condition, Parameter};
 use sconce_sdk::{Network, Noise};
 
-use self::pass::{Input, Pass, like};
+use self::host::Host;
+use self::pass::{Pass, Side};
 use crate::architecture::{Architecture, Start};
 use crate::cond::Cond;
 use crate::model::{Backbone, Recompute, RecomputeCell};
@@ -45,10 +50,22 @@ impl Architecture for Plain {
     }
 }
 
+/// The network in the memory of the GPU that the program computes on, if it works there.
+#[cfg(feature = "cuda")]
+fn on_gpu(network: &dyn Network, device: &Device) -> Result<Option<Arc<dyn Side>>> {
+    cuda::side(network, device)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_gpu(_: &dyn Network, _: &Device) -> Result<Option<Arc<dyn Side>>> {
+    Ok(None)
+}
+
 /// The network on parameters of the program's.
 struct Engine {
     about: About,
     network: Arc<dyn Network>,
+    side: Arc<dyn Side>,
     store: Arc<Store>,
     /// In the network's order.
     params: Vec<Param>,
@@ -68,8 +85,12 @@ impl Engine {
             false => root.param(&p.name, p.shape, Init::Zeros),
         };
         let params: Vec<Param> = network.parameters().into_iter().map(param).collect::<Result<_>>()?;
+        let side = match on_gpu(&*network, store.device())? {
+            Some(side) => side,
+            None => Arc::new(Host(network.clone())),
+        };
         let told = Arc::new(Mutex::new(vec![None; params.len()]));
-        Ok(Self { about, network, store, params, told, recompute: RecomputeCell::default() })
+        Ok(Self { about, network, side, store, params, told, recompute: RecomputeCell::default() })
     }
 
     fn condition(&self, named: &Condition, cond: &Cond, batch: usize) -> Result<Tensor> {
@@ -101,36 +122,30 @@ impl Backbone for Engine {
                 self.about.channels
             );
         }
-        let mut inputs = vec![x.clone(), time.clone()]; // B C H W, B
+        let mut inputs = vec![("x".to_owned(), x.clone()), ("time".to_owned(), time.clone())]; // B C H W, B
         for named in &self.about.conditions {
-            inputs.push(self.condition(named, cond, batch)?);
+            inputs.push((named.name.clone(), self.condition(named, cond, batch)?));
         }
-        let mut names = vec!["x", "time"];
-        names.extend(self.about.conditions.iter().map(|c| c.name.as_str()));
-        let params: Vec<Tensor> = self.params.iter().map(Param::tensor).collect::<Result<_>>()?;
-        let pass = Pass {
-            network: self.network.clone(),
-            told: self.told.clone(),
-            inputs: names.into_iter().zip(&inputs).map(|(name, t)| Input::of(name, t)).collect::<Result<_>>()?,
-            params: params.clone(),
-        };
-        let all: Vec<Tensor> = inputs.into_iter().chain(params).collect();
+        let params = self.params.iter().map(|p| Ok((p.name().to_owned(), p.tensor()?))).collect::<Result<Vec<_>>>()?;
+        let all: Vec<Tensor> = inputs.iter().chain(&params).map(|(_, tensor)| tensor.clone()).collect();
+        let inputs = inputs.into_iter().map(|(name, tensor)| (name, tensor.detach())).collect();
+        let pass = Pass { side: self.side.clone(), told: self.told.clone(), inputs, params };
         if !all.iter().any(trains) {
-            return like(pass.forward()?, x);
+            return pass.forward();
         }
-        let (out, tape) = match self.recompute.get() {
-            Recompute::Nothing => pass.record().map(|(out, tape)| (out, Some(tape)))?,
+        let (out, kept) = match self.recompute.get() {
+            Recompute::Nothing => pass.record().map(|(out, kept)| (out, Some(kept)))?,
             Recompute::Blocks => (pass.forward()?, None),
         };
-        let tape = Mutex::new(tape);
+        let kept = Mutex::new(kept);
         let leaves = all.clone();
-        function_of_many("engine", &leaves.iter().collect::<Vec<_>>(), like(out, x)?, move |d_out| {
-            let mut kept = tape.lock().unwrap_or_else(|e| e.into_inner());
-            let tape = match kept.as_mut() {
-                Some(tape) => tape,
+        function_of_many("engine", &leaves.iter().collect::<Vec<_>>(), out, move |d_out| {
+            let mut kept = kept.lock().unwrap_or_else(|e| e.into_inner());
+            let kept = match kept.as_mut() {
+                Some(kept) => kept,
                 None => kept.insert(pass.record()?.1),
             };
-            pass.backward(&mut **tape, d_out, &all)
+            pass.backward(&mut **kept, d_out, &all)
         })
     }
 
@@ -156,5 +171,12 @@ impl Backbone for Engine {
 
     fn dtype(&self) -> DType {
         DType::F32
+    }
+
+    fn remark(&self) -> Option<&'static str> {
+        let away = !self.store.device().is_cpu() && self.side.by_host();
+        away.then_some(
+            "the backbone works in the machine's memory: its tensors are copied there and back for each pass",
+        )
     }
 }

@@ -81,6 +81,11 @@ pub trait Backbone: Send + Sync {
 
     /// The type that activations are computed in.
     fn dtype(&self) -> DType;
+
+    /// What a user should be told of how it works on this device.
+    fn remark(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// Where a picture's pixels come from, for size and crop conditioning (SDXL, Podell et al. 2023, section 2.2).

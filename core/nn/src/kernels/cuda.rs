@@ -44,15 +44,17 @@ fn device(x: &Tensor) -> Result<&CudaDevice> {
 
 /// Where the numbers of a contiguous tensor begin. They stay there until work that is queued before their release is done.
 fn pointer(x: &Tensor) -> Result<Arg> {
-    start(x).map(Arg::Pointer)
+    address(x).map(Arg::Pointer)
 }
 
 /// True if a tensor can be read and written eight numbers at a time, in units of 16 bytes.
 fn in_packs(x: &Tensor) -> Result<bool> {
-    Ok(x.is_contiguous() && x.elem_count() % 8 == 0 && start(x)? % 16 == 0)
+    Ok(x.is_contiguous() && x.elem_count() % 8 == 0 && address(x)? % 16 == 0)
 }
 
-fn start(x: &Tensor) -> Result<u64> {
+/// The address (a `CUdeviceptr`) of the first number of a tensor without gaps in a GPU's memory. It is freed in the order of the
+/// device's stream.
+pub fn address(x: &Tensor) -> Result<u64> {
     if !x.is_contiguous() {
         bail!("a kernel was given a view: {:?}", x.layout());
     }
@@ -384,7 +386,7 @@ pub(crate) fn swapped(x: &Tensor) -> Maybe<Tensor> {
     let (b, a, c, d) = x.dims4()?;
     let bytes = d * x.dtype().size_in_bytes();
     let x = x.contiguous()?;
-    if bytes % 16 != 0 || start(&x)? % 16 != 0 {
+    if bytes % 16 != 0 || address(&x)? % 16 != 0 {
         return Ok(None);
     }
     let (y, width) = (empty((b, c, a, d), x.dtype(), &x)?, bytes / 16);

@@ -9,6 +9,8 @@ mod none;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 #[cfg(feature = "cuda")]
+pub use cuda::address;
+#[cfg(feature = "cuda")]
 pub(crate) use cuda::*;
 #[cfg(not(feature = "cuda"))]
 pub(crate) use none::*;

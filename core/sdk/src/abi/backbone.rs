@@ -4,15 +4,16 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use super::basic::{SconceNoise, SconceStatus};
+use super::basic::{SconceNoise, SconceObject, SconceStatus};
 use super::crossing::{Portable, each_of_two, free, set, shared};
+use super::cuda::SconceCuda;
 use super::declare::c_struct;
 use super::foreign::Foreign;
 use super::foreign_network::ForeignNetwork;
 use super::guard::guard;
 use super::sink::{SconceError, SconceText};
 use super::table::{Table, TableError, read};
-use super::tensor::{SconceTensor, SconceTensors};
+use super::tensor::{SconceTensor, SconceTensors, pointers};
 use crate::network::{Buffer, Gradients, Network, Tape};
 use crate::registry::ParamError;
 
@@ -52,6 +53,10 @@ c_struct! {
         pub forget: Option<unsafe extern "C" fn(handle: *mut c_void, tape: *mut c_void)>,
         /// The network's own times for n t in [0, 1], with the noise level of each: what the input "time" holds. Null: t.
         pub time: Option<unsafe extern "C" fn(handle: *mut c_void, n: usize, t: *const f64, noise: *const SconceNoise, out: *mut f64, error: *const SconceError) -> SconceStatus>,
+        /// From 1.1 on. Makes the network in the memory of a GPU, for a program that trains there: an object with a
+        /// SconceCudaBackbone, which is freed before this handle is. One whose table stays null, or a null function: the
+        /// network works in the machine's memory, and its tensors are copied there and back. A failure ends the run.
+        pub on_cuda: Option<unsafe extern "C" fn(handle: *mut c_void, at: *const SconceCuda, object: *mut SconceObject, error: *const SconceError) -> SconceStatus>,
     }
 }
 
@@ -70,6 +75,7 @@ static EXPORT: SconceBackbone = SconceBackbone {
     backward: Some(backward),
     forget: Some(forget),
     time: Some(time),
+    on_cuda: Some(on_cuda),
 };
 
 impl Portable for dyn Network {
@@ -174,19 +180,6 @@ unsafe extern "C" fn write_values(
     unsafe { guard(error, body) }
 }
 
-/// A list of pointers.
-///
-/// # Safety
-/// `list` is null or points to n pointers that live for `'a`.
-unsafe fn pointers<'a>(n: usize, list: *const *const SconceTensor) -> Result<&'a [*const SconceTensor], ParamError> {
-    match (n, list.is_null()) {
-        (0, _) => Ok(&[]),
-        (_, true) => Err(ParamError::new(format!("was given {n} tensors at a null pointer"))),
-        // SAFETY: not null, and by this function's contract there are n.
-        (_, false) => Ok(unsafe { std::slice::from_raw_parts(list, n) }),
-    }
-}
-
 unsafe extern "C" fn forward(
     handle: *mut c_void,
     n_inputs: usize,
@@ -273,4 +266,21 @@ unsafe extern "C" fn time(
     };
     // SAFETY: the caller passes arrays of n, and a sink.
     unsafe { guard(error, || each_of_two(n, t, noise, out, answer)) }
+}
+
+unsafe extern "C" fn on_cuda(
+    handle: *mut c_void,
+    at: *const SconceCuda,
+    object: *mut SconceObject,
+    error: *const SconceError,
+) -> SconceStatus {
+    let body = || {
+        // SAFETY: the caller passes what this table came with, and a place.
+        let (network, at) = unsafe { (shared::<dyn Network>(handle), read(at)?) };
+        let made = network.on_cuda(at.into()).map_err(ParamError::new)?;
+        // SAFETY: the caller passes room for an object.
+        unsafe { set(object, made.map_or(SconceObject::NONE, super::cuda::export)) }
+    };
+    // SAFETY: the caller passes a sink.
+    unsafe { guard(error, body) }
 }

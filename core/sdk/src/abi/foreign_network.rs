@@ -6,10 +6,13 @@ use std::ffi::c_void;
 use std::sync::{Arc, OnceLock};
 
 use super::backbone::SconceBackbone;
-use super::basic::{SconceNoise, SconceStatus};
+use super::basic::{SconceNoise, SconceObject, SconceStatus};
+use super::cuda::{SconceCuda, SconceCudaBackbone};
 use super::foreign::{ABSENT, Foreign};
+use super::foreign_cuda::ForeignCuda;
 use super::sink::{SconceError, TextBuffer};
 use super::tensor::{SconceTensor, SconceTensors, View};
+use crate::cuda::{Cuda, CudaNetwork};
 use crate::network::{About, Buffer, Gradients, Network, Parameter, Tape};
 use crate::noise::Noise;
 use crate::registry::ParamError;
@@ -149,6 +152,21 @@ impl Network for ForeignNetwork {
 
     fn forward(&self, inputs: &[Buffer], out: &mut [f32]) -> Result<(), String> {
         self.pass(inputs, out, std::ptr::null_mut())
+    }
+
+    fn on_cuda(&self, at: Cuda) -> Result<Option<Arc<dyn CudaNetwork>>, String> {
+        let Some(on_cuda) = self.foreign().table().on_cuda else { return Ok(None) };
+        let (place, mut object) = (SconceCuda::from(at), SconceObject::NONE);
+        // SAFETY: a place and room for an object, and the table's own handle.
+        self.call("on_cuda", |_, handle, error| unsafe { on_cuda(handle, &raw const place, &raw mut object, error) })?;
+        if object.table.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: the library gives an object with a table of this kind, to keep.
+        let made = unsafe { Foreign::<SconceCudaBackbone>::take(object, self.foreign().who(), |table| table.drop) };
+        let made = made.and_then(|made| made.table().check().map(|()| made));
+        let made = made.map_err(|e| self.foreign().named("on_cuda", &ParamError::from(e)))?;
+        Ok(Some(Arc::new(ForeignCuda::new(made, self.clone()))))
     }
 }
 

@@ -4,18 +4,18 @@
 use std::fmt::Write;
 
 use super::{
-    ABI_MAJOR, ABI_MINOR, Described, Description, ENTRY, SCONCE_F32, SCONCE_FAILED, SCONCE_MEMORY_HOST, SCONCE_OK,
-    SCONCE_PANICKED, SconceBackbone, SconceDistance, SconceEma, SconceError, SconceHost, SconceLevel, SconceLibrary,
-    SconceLr, SconceNoise, SconceNumbers, SconceObject, SconceObjective, SconceObservation, SconcePlugin,
-    SconceSamplerState, SconceSchedule, SconceSpacing, SconceStr, SconceTensor, SconceTensors, SconceText,
-    SconceTimesteps, SconceWeighting, SconceWeightingState,
+    ABI_MAJOR, ABI_MINOR, Described, Description, ENTRY, SCONCE_F32, SCONCE_FAILED, SCONCE_MEMORY_CUDA,
+    SCONCE_MEMORY_HOST, SCONCE_OK, SCONCE_PANICKED, SconceBackbone, SconceCuda, SconceCudaBackbone, SconceDistance,
+    SconceEma, SconceError, SconceHost, SconceLevel, SconceLibrary, SconceLr, SconceNoise, SconceNumbers, SconceObject,
+    SconceObjective, SconceObservation, SconcePlugin, SconceSamplerState, SconceSchedule, SconceSpacing, SconceStr,
+    SconceTensor, SconceTensors, SconceText, SconceTimesteps, SconceWeighting, SconceWeightingState,
 };
 
 /// The header as it is committed.
 pub const HEADER: &str = include_str!("../../include/sconce_plugin.h");
 
 /// Every struct of the ABI, each after those that it holds.
-pub const STRUCTS: [Description; 24] = [
+pub const STRUCTS: [Description; 26] = [
     SconceStr::DESCRIPTION,
     SconceText::DESCRIPTION,
     SconceNumbers::DESCRIPTION,
@@ -37,6 +37,8 @@ pub const STRUCTS: [Description; 24] = [
     SconceSamplerState::DESCRIPTION,
     SconceWeightingState::DESCRIPTION,
     SconceBackbone::DESCRIPTION,
+    SconceCuda::DESCRIPTION,
+    SconceCudaBackbone::DESCRIPTION,
     SconceHost::DESCRIPTION,
     SconcePlugin::DESCRIPTION,
     SconceLibrary::DESCRIPTION,
@@ -86,7 +88,10 @@ pub fn text() -> String {
     h += "/* The same, where what it was called on may be broken: an exception, a panic. */\n";
     let _ = writeln!(h, "#define SCONCE_PANICKED {SCONCE_PANICKED}\n");
     h += "/* Types of numbers, and kinds of memory, in a SconceTensor. */\n";
-    let _ = writeln!(h, "#define SCONCE_F32 {SCONCE_F32}\n#define SCONCE_MEMORY_HOST {SCONCE_MEMORY_HOST}\n");
+    let _ = writeln!(h, "#define SCONCE_F32 {SCONCE_F32}");
+    let _ = writeln!(h, "#define SCONCE_MEMORY_HOST {SCONCE_MEMORY_HOST}");
+    let _ = writeln!(h, "#define SCONCE_MEMORY_CUDA {SCONCE_MEMORY_CUDA}
+");
     for s in &STRUCTS {
         let _ = writeln!(h, "typedef struct {0} {0};", s.name);
     }

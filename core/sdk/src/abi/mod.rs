@@ -6,7 +6,7 @@
 //!   beyond the size that the writer gave, and takes an absent one, or a null function, for the default in its
 //!   documentation. So tables grow at their ends, and an older library and a newer program understand each other;
 //! - **arrays** of `f64` with their length, so that one call serves a batch; for backbones, views of `f32` memory with a
-//!   shape ([`SconceTensor`]);
+//!   shape ([`SconceTensor`]), which may be a GPU's;
 //! - **text** as a pointer and a length, valid until the call returns. Who has text or numbers of unknown length to give
 //!   puts them into a sink of the one who asked ([`SconceText`], [`SconceNumbers`], [`SconceError`]): each side frees what
 //!   it made, and nothing else;
@@ -30,9 +30,11 @@ mod declare;
 mod backbone;
 mod basic;
 mod crossing;
+mod cuda;
 mod distance;
 mod ema;
 mod foreign;
+mod foreign_cuda;
 mod foreign_network;
 mod guard;
 mod guest;
@@ -53,6 +55,7 @@ mod weighting;
 pub use backbone::SconceBackbone;
 pub use basic::{SconceLevel, SconceNoise, SconceObject, SconceObservation, SconceStatus, SconceStr};
 pub use crossing::{CROSSING, Crossing, crossing};
+pub use cuda::{SconceCuda, SconceCudaBackbone};
 pub use declare::{Described, Description, Field};
 pub use distance::SconceDistance;
 pub use ema::SconceEma;
@@ -67,7 +70,7 @@ pub use schedule::SconceSchedule;
 pub use sink::{Report, SconceError, SconceNumbers, SconceText, TextBuffer};
 pub use spacing::SconceSpacing;
 pub use table::{Table, TableError, read};
-pub use tensor::{SCONCE_F32, SCONCE_MEMORY_HOST, SconceTensor, SconceTensors};
+pub use tensor::{SCONCE_F32, SCONCE_MEMORY_CUDA, SCONCE_MEMORY_HOST, SconceTensor, SconceTensors};
 pub use timesteps::SconceTimesteps;
 pub use weighting::SconceWeighting;
 
@@ -77,7 +80,7 @@ pub(crate) use guest::made_by_host;
 /// new ones at the end.
 pub const ABI_MAJOR: u32 = 1;
 /// Counts the fields added at the ends of tables: what a side lacks, it does without.
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 1;
 /// The symbol of a library.
 pub const ENTRY: &str = "sconce_plugin";
 

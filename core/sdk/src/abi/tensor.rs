@@ -5,10 +5,13 @@ use std::ffi::c_void;
 use super::basic::SconceStr;
 use super::declare::c_struct;
 use super::table::{Table, read};
+use crate::cuda::CudaBuffer;
 use crate::registry::ParamError;
 
 /// The machine's own memory.
 pub const SCONCE_MEMORY_HOST: u32 = 0;
+/// A GPU's, at a CUdeviceptr.
+pub const SCONCE_MEMORY_CUDA: u32 = 1;
 /// 32-bit floats.
 pub const SCONCE_F32: u32 = 0;
 
@@ -21,7 +24,8 @@ c_struct! {
         pub name: SconceStr,
         /// The type of its numbers: SCONCE_F32. Later versions may have others: fail for what you do not know.
         pub dtype: u32,
-        /// Where `data` is: SCONCE_MEMORY_HOST. Later versions may have others: fail for what you do not know.
+        /// Where `data` is: SCONCE_MEMORY_HOST, or for a SconceCudaBackbone SCONCE_MEMORY_CUDA. Later versions may have
+        /// others: fail for what you do not know.
         pub memory: u32,
         /// The number of its sides.
         pub rank: usize,
@@ -58,7 +62,8 @@ const MOST_SIDES: usize = 16;
 pub(super) struct View<'a> {
     pub name: &'a str,
     pub shape: &'a [usize],
-    pub elements: usize,
+    elements: usize,
+    memory: u32,
     data: *mut f32,
 }
 
@@ -77,7 +82,14 @@ impl SconceTensor {
         }
     }
 
-    /// Name and shape of a tensor; its data is looked at by [`View::numbers`] and [`View::room`] alone.
+    /// The same of memory of a GPU's.
+    pub(super) fn on_cuda(buffer: &CudaBuffer) -> Self {
+        let data = std::ptr::without_provenance_mut(buffer.address() as usize);
+        Self { memory: SCONCE_MEMORY_CUDA, ..Self::of(buffer.name(), buffer.shape(), data) }
+    }
+
+    /// Name and shape of a tensor; its data is looked at by [`View::numbers`] and [`View::room`] alone, and lent by
+    /// [`View::buffer`].
     ///
     /// # Safety
     /// `tensor` is null, or points to a view of any version of the ABI's whose name, shape and data live for `'a`.
@@ -98,7 +110,7 @@ impl SconceTensor {
         let elements =
             shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side)).filter(|n| *n <= isize::MAX as usize / 4);
         let Some(elements) = elements else { return wrong(format!("cannot have the shape {shape:?}")) };
-        if tensor.dtype != SCONCE_F32 || tensor.memory != SCONCE_MEMORY_HOST {
+        if tensor.dtype != SCONCE_F32 || tensor.memory > SCONCE_MEMORY_CUDA {
             return wrong(format!(
                 "is of type {} in memory {}, which this version does not know",
                 tensor.dtype, tensor.memory
@@ -107,22 +119,30 @@ impl SconceTensor {
         if elements > 0 && !tensor.data.cast::<f32>().is_aligned() {
             return wrong("is at an address that is not aligned for its numbers".into());
         }
-        Ok(View { name, shape, elements, data: tensor.data.cast() })
+        Ok(View { name, shape, elements, memory: tensor.memory, data: tensor.data.cast() })
     }
 }
 
 impl<'a> View<'a> {
+    /// Where its numbers are, which must be in this memory; `None` where there are none.
+    fn place(&self, memory: u32, what: &str) -> Result<Option<*mut f32>, ParamError> {
+        let wrong = |why: String| Err(ParamError::new(format!("the tensor `{}` {why}", self.name)));
+        match (self.elements, self.data.is_null()) {
+            _ if self.memory != memory => wrong(format!("is in memory {}, not in memory {memory}", self.memory)),
+            (0, _) => Ok(None),
+            (_, true) => wrong(format!("has no {what}")),
+            (_, false) => Ok(Some(self.data)),
+        }
+    }
+
     /// Its numbers.
     ///
     /// # Safety
     /// The data lives for `'a`, and nobody writes to it.
     pub unsafe fn numbers(&self) -> Result<&'a [f32], ParamError> {
-        match (self.elements, self.data.is_null()) {
-            (0, _) => Ok(&[]),
-            (_, true) => Err(ParamError::new(format!("the tensor `{}` has no data", self.name))),
-            // SAFETY: not null, aligned, and by this function's contract there are that many.
-            (n, false) => Ok(unsafe { std::slice::from_raw_parts(self.data, n) }),
-        }
+        let data = self.place(SCONCE_MEMORY_HOST, "data")?;
+        // SAFETY: not null, aligned, and by this function's contract there are that many.
+        Ok(data.map_or(&[], |data| unsafe { std::slice::from_raw_parts(data, self.elements) }))
     }
 
     /// Room for its numbers, which are set to 0.
@@ -130,14 +150,37 @@ impl<'a> View<'a> {
     /// # Safety
     /// The data lives for `'a`, and nobody else reads it or writes to it.
     pub unsafe fn room(&self) -> Result<&'a mut [f32], ParamError> {
-        match (self.elements, self.data.is_null()) {
-            (0, _) => Ok(&mut []),
-            (_, true) => Err(ParamError::new(format!("the tensor `{}` has no room", self.name))),
-            // SAFETY: not null, aligned, and by this function's contract there is room for that many.
-            (n, false) => unsafe {
-                self.data.write_bytes(0, n);
-                Ok(std::slice::from_raw_parts_mut(self.data, n))
-            },
+        let Some(data) = self.place(SCONCE_MEMORY_HOST, "room")? else { return Ok(&mut []) };
+        // SAFETY: not null, aligned, and by this function's contract there is room for that many.
+        unsafe {
+            data.write_bytes(0, self.elements);
+            Ok(std::slice::from_raw_parts_mut(data, self.elements))
         }
+    }
+
+    /// The tensor in a GPU's memory.
+    ///
+    /// # Safety
+    /// As for [`CudaBuffer::new`].
+    pub unsafe fn buffer(&self) -> Result<CudaBuffer<'a>, ParamError> {
+        let address = self.place(SCONCE_MEMORY_CUDA, "data")?.map_or(0, |data| data.addr() as u64);
+        // SAFETY: by this function's contract.
+        Ok(unsafe { CudaBuffer::new(self.name, self.shape, address) })
+    }
+}
+
+/// A list of tensors.
+///
+/// # Safety
+/// `list` is null or points to n pointers that live for `'a`.
+pub(super) unsafe fn pointers<'a>(
+    n: usize,
+    list: *const *const SconceTensor,
+) -> Result<&'a [*const SconceTensor], ParamError> {
+    match (n, list.is_null()) {
+        (0, _) => Ok(&[]),
+        (_, true) => Err(ParamError::new(format!("was given {n} tensors at a null pointer"))),
+        // SAFETY: not null, and by this function's contract there are n.
+        (_, false) => Ok(unsafe { std::slice::from_raw_parts(list, n) }),
     }
 }

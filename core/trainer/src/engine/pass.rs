@@ -1,106 +1,103 @@
-//! One pass of a plugin's network: what it is told, what it answers, and its gradients, in the machine's memory.
+//! One pass of a plugin's network: what it is told, what it answers, and its gradients.
 
 use std::sync::{Arc, Mutex};
 
-use candle_core::{CpuStorage, DType, Device, Error, Result, Storage, Tensor, TensorId, bail};
+use candle_core::{Error, Result, Tensor, TensorId, bail};
 use sconce_nn::function::trains;
-use sconce_sdk::Network;
-use sconce_sdk::network::{Buffer, Gradients, Tape};
 
-/// An input in the machine's memory.
-pub struct Input {
-    name: String,
-    shape: Vec<usize>,
-    data: Vec<f32>,
+/// A tensor with its name.
+pub type Named = (String, Tensor);
+
+/// What a gradient is of, name and shape; `None` where none is wanted.
+pub type Room = Option<(String, Vec<usize>)>;
+
+/// The memory that a network works in, and how tensors come there.
+pub trait Side: Send + Sync {
+    /// Whether that is the machine's.
+    fn by_host(&self) -> bool;
+
+    /// Tells the network a parameter.
+    fn tell(&self, i: usize, param: &Tensor) -> Result<()>;
+
+    /// The output for the inputs, in f32, of the first one's shape; where `keep`, with what its gradients need.
+    fn ask(&self, inputs: &[Named], keep: bool) -> Result<(Tensor, Option<Box<dyn Kept>>)>;
 }
 
-impl Input {
-    /// The values of a tensor from anywhere.
-    pub fn of(name: &str, tensor: &Tensor) -> Result<Self> {
-        let shape = tensor.dims().to_vec();
-        Ok(Self { name: name.to_owned(), shape, data: numbers(tensor)? })
-    }
+/// What a network kept of a pass.
+pub trait Kept: Send {
+    /// The gradients that there is room for, in f32, of which the first `inputs` are the inputs' and the rest the parameters'.
+    fn backward(&mut self, d_out: &Tensor, rooms: &[Room], inputs: usize) -> Result<Vec<Option<Tensor>>>;
 }
 
-/// A tensor of these numbers, where `other` is, of its shape and type.
-pub fn like(numbers: Vec<f32>, other: &Tensor) -> Result<Tensor> {
-    Tensor::from_vec(numbers, other.shape(), &Device::Cpu)?.to_dtype(other.dtype())?.to_device(other.device())
-}
-
-fn fault(what: String) -> Error {
+/// An error with whose it is.
+pub fn fault(what: String) -> Error {
     Error::Msg(format!("the backbone: {what}"))
 }
 
-fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
-    tensor.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+/// The tensor where `other` is, of its type.
+pub fn like(tensor: &Tensor, other: &Tensor) -> Result<Tensor> {
+    tensor.to_dtype(other.dtype())?.to_device(other.device())
 }
 
 /// A network with what it is asked: inputs, and parameters as they are when it is.
 pub struct Pass {
-    /// The network.
-    pub network: Arc<dyn Network>,
+    /// Where the network is.
+    pub side: Arc<dyn Side>,
     /// Held while the network is asked: which frozen parameters it was told.
     pub told: Arc<Mutex<Vec<Option<TensorId>>>>,
+    /// In the network's order, outside of any graph.
+    pub inputs: Vec<Named>,
     /// In the network's order.
-    pub inputs: Vec<Input>,
-    /// In the network's order.
-    pub params: Vec<Tensor>,
+    pub params: Vec<Named>,
 }
 
 impl Pass {
     /// The output, with nothing kept.
-    pub fn forward(&self) -> Result<Vec<f32>> {
-        self.ask(|inputs, out| self.network.forward(inputs, out)).map(|(out, ())| out)
+    pub fn forward(&self) -> Result<Tensor> {
+        Ok(self.ask(false)?.0)
     }
 
     /// The output, and what its gradients need.
-    pub fn record(&self) -> Result<(Vec<f32>, Box<dyn Tape>)> {
-        self.ask(|inputs, out| self.network.record(inputs, out))
+    pub fn record(&self) -> Result<(Tensor, Box<dyn Kept>)> {
+        match self.ask(true)? {
+            (out, Some(kept)) => Ok((out, kept)),
+            _ => bail!("the backbone kept nothing of a pass to be trained by"),
+        }
     }
 
-    fn ask<T>(
-        &self,
-        call: impl FnOnce(&[Buffer], &mut [f32]) -> std::result::Result<T, String>,
-    ) -> Result<(Vec<f32>, T)> {
+    fn ask(&self, keep: bool) -> Result<(Tensor, Option<Box<dyn Kept>>)> {
         let mut told = self.told.lock().unwrap_or_else(|e| e.into_inner());
-        for (i, (param, told)) in self.params.iter().zip(told.iter_mut()).enumerate() {
+        for (i, ((_, param), told)) in self.params.iter().zip(told.iter_mut()).enumerate() {
             // What trains changes in place, and is told each time.
             if *told != Some(param.id()) {
-                self.tell(i, param)?;
+                self.side.tell(i, param)?;
                 *told = (!trains(param)).then(|| param.id());
             }
         }
-        let inputs: Vec<Buffer> =
-            self.inputs.iter().map(|i| Buffer { name: &i.name, shape: &i.shape, data: &i.data }).collect();
-        let mut out = vec![0.0; inputs[0].data.len()];
-        let made = call(&inputs, &mut out).map_err(fault)?;
-        match out.iter().position(|v| !v.is_finite()) {
-            Some(i) => Err(fault(format!("its output is {} at element {i}", out[i]))),
-            None => Ok((out, made)),
-        }
+        let (out, kept) = self.side.ask(&self.inputs, keep)?;
+        finite(&out)?;
+        Ok((like(&out, &self.inputs[0].1)?, kept))
     }
 
-    /// Tells the network a parameter, without a copy where it is in the machine's memory already.
-    fn tell(&self, i: usize, param: &Tensor) -> Result<()> {
-        let host = param.detach().to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
-        let (storage, layout) = host.storage_and_layout();
-        let (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
-            bail!("a parameter came to the machine's memory in another form")
-        };
-        self.network.write(i, &data[start..end]).map_err(fault)
-    }
-
-    /// The gradients of those of the inputs and parameters that train, from that of the output.
-    pub fn backward(&self, tape: &mut dyn Tape, d_out: &Tensor, all: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+    /// The gradients of those of `all`, inputs and parameters, that train, from that of the output.
+    pub fn backward(&self, kept: &mut dyn Kept, d_out: &Tensor, all: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
         let _told = self.told.lock().unwrap_or_else(|e| e.into_inner());
-        let room = |t: &Tensor| trains(t).then(|| vec![0f32; t.elem_count()]);
-        let mut rooms: Vec<Option<Vec<f32>>> = all.iter().map(room).collect();
-        let (inputs, parameters) = rooms.split_at_mut(self.inputs.len());
-        let mut wanted = Gradients {
-            inputs: inputs.iter_mut().map(Option::as_deref_mut).collect(),
-            parameters: parameters.iter_mut().map(Option::as_deref_mut).collect(),
-        };
-        tape.backward(&numbers(d_out)?, &mut wanted).map_err(fault)?;
-        rooms.into_iter().zip(all).map(|(room, t)| room.map(|room| like(room, t)).transpose()).collect()
+        let names = self.inputs.iter().chain(&self.params).map(|(name, _)| name);
+        let room = |(tensor, name): (&Tensor, &String)| trains(tensor).then(|| (name.clone(), tensor.dims().to_vec()));
+        let rooms: Vec<Room> = all.iter().zip(names).map(room).collect();
+        let gradients = kept.backward(d_out, &rooms, self.inputs.len())?;
+        gradients.into_iter().zip(all).map(|(gradient, t)| gradient.map(|g| like(&g, t)).transpose()).collect()
+    }
+}
+
+/// Fails at the first number that is none. Of a GPU's tensor one number is fetched where all are well.
+fn finite(out: &Tensor) -> Result<()> {
+    if !out.device().is_cpu() && (out * 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0 {
+        return Ok(());
+    }
+    let numbers = out.flatten_all()?.to_vec1::<f32>()?;
+    match numbers.iter().position(|v| !v.is_finite()) {
+        Some(i) => Err(fault(format!("its output is {} at element {i}", numbers[i]))),
+        None => Ok(()),
     }
 }

@@ -60,6 +60,8 @@ pub enum Failed {
 pub enum Event<'a> {
     /// The model is loaded: what it says about itself, scalars that train, and all of them.
     Loaded(&'a Native, usize, usize),
+    /// What is to be known of how the model works here.
+    Remark(&'a str),
     /// The data is read.
     Data(&'a Report),
     /// Pictures and captions are being encoded: done, of how many.

@@ -117,6 +117,9 @@ pub fn run(resolved: &Resolved, options: &Options, observer: &mut dyn Observer) 
     let weights = Weights::prepare(recipe, &*model).map_err(Failed::Files)?;
     let elements: usize = stores.iter().map(|s| s.elements()).sum();
     observer.see(&Event::Loaded(model.native(), weights.elements(), elements))?;
+    if let Some(remark) = model.backbone().remark() {
+        observer.see(&Event::Remark(remark))?;
+    }
 
     let set = open_set(&job).map_err(Failed::Files)?;
     observer.see(&Event::Data(&set.report))?;

@@ -1,0 +1,183 @@
+//! Backbones in the memory of a GPU: the calls of [`super::backbone`] that have tensors, on addresses of CUDA's.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use super::basic::{SconceObject, SconceStatus};
+use super::crossing::{free, handle, set, shared};
+use super::declare::c_struct;
+use super::guard::guard;
+use super::sink::SconceError;
+use super::table::{Table, TableError};
+use super::tensor::{SconceTensor, pointers};
+use crate::cuda::{Cuda, CudaGradients, CudaNetwork, CudaTape};
+use crate::registry::ParamError;
+
+c_struct! {
+    /// Where a program computes: a GPU, as CUDA's driver knows it. From 1.1 on.
+    pub struct SconceCuda {
+        /// sizeof(SconceCuda), as the caller knows it.
+        pub size: usize,
+        /// The GPU's number among those that the process sees.
+        pub device: u32,
+        /// 0.
+        pub reserved: u32,
+        /// Its CUcontext, which is current in the thread of every call. The program's is the GPU's primary one, which CUDA's
+        /// runtime uses too.
+        pub context: *mut c_void,
+        /// The CUstream that the program's work is queued on; null is the context's default one.
+        pub stream: *mut c_void,
+    }
+}
+
+c_struct! {
+    /// A network on one GPU: its tensors are in SCONCE_MEMORY_CUDA, and its parameters are written there. From 1.1 on.
+    ///
+    /// Work is queued on the stream that the object was made for, in whose order the program writes tensors, reads the answers
+    /// and frees both; or it is done when the function returns.
+    pub struct SconceCudaBackbone {
+        /// sizeof(SconceCudaBackbone), as its writer knows it.
+        pub size: usize,
+        /// Frees a handle. Null: there is nothing to free.
+        pub drop: Option<unsafe extern "C" fn(handle: *mut c_void)>,
+        /// Sets the values of a parameter, before the first pass and whenever they changed. Must be there.
+        pub write: Option<unsafe extern "C" fn(handle: *mut c_void, parameter: usize, values: *const SconceTensor, error: *const SconceError) -> SconceStatus>,
+        /// As of SconceBackbone. Must be there.
+        pub forward: Option<unsafe extern "C" fn(handle: *mut c_void, n_inputs: usize, inputs: *const *const SconceTensor, out: *const SconceTensor, tape: *mut *mut c_void, error: *const SconceError) -> SconceStatus>,
+        /// As of SconceBackbone. Must be there.
+        pub backward: Option<unsafe extern "C" fn(handle: *mut c_void, tape: *mut c_void, d_out: *const SconceTensor, n_inputs: usize, d_inputs: *const *const SconceTensor, n_parameters: usize, d_parameters: *const *const SconceTensor, error: *const SconceError) -> SconceStatus>,
+        /// Frees a tape; every tape is freed, before its handle is. Must be there.
+        pub forget: Option<unsafe extern "C" fn(handle: *mut c_void, tape: *mut c_void)>,
+    }
+}
+
+impl Table for SconceCuda {
+    const LEAST: usize = size_of::<Self>();
+}
+impl Table for SconceCudaBackbone {
+    const LEAST: usize = size_of::<Self>();
+}
+
+impl From<Cuda> for SconceCuda {
+    fn from(at: Cuda) -> Self {
+        let pointer = std::ptr::without_provenance_mut;
+        let (context, stream) = (pointer(at.context), pointer(at.stream));
+        Self { size: size_of::<Self>(), device: at.device, reserved: 0, context, stream }
+    }
+}
+
+impl From<SconceCuda> for Cuda {
+    fn from(at: SconceCuda) -> Self {
+        Self { device: at.device, context: at.context.addr(), stream: at.stream.addr() }
+    }
+}
+
+impl SconceCudaBackbone {
+    /// Fails if a function is absent that must be there.
+    pub(super) fn check(&self) -> Result<(), TableError> {
+        let absent = [
+            ("write", self.write.is_none()),
+            ("forward", self.forward.is_none()),
+            ("backward", self.backward.is_none()),
+            ("forget", self.forget.is_none()),
+        ];
+        match absent.iter().find(|(_, absent)| *absent) {
+            Some((function, _)) => Err(TableError::Missing { name: "SconceCudaBackbone", function }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A network of ours for the other side; its table's `drop` frees it.
+pub(super) fn export(network: Arc<dyn CudaNetwork>) -> SconceObject {
+    static EXPORT: SconceCudaBackbone = SconceCudaBackbone {
+        size: size_of::<SconceCudaBackbone>(),
+        drop: Some(free::<Arc<dyn CudaNetwork>>),
+        write: Some(write),
+        forward: Some(forward),
+        backward: Some(backward),
+        forget: Some(forget),
+    };
+    SconceObject { table: (&raw const EXPORT).cast(), handle: handle(network) }
+}
+
+unsafe extern "C" fn write(
+    handle: *mut c_void,
+    parameter: usize,
+    values: *const SconceTensor,
+    error: *const SconceError,
+) -> SconceStatus {
+    let body = || {
+        // SAFETY: the caller passes what this table came with, and a tensor in the memory that it was made for.
+        let (network, values) = unsafe { (shared::<dyn CudaNetwork>(handle), SconceTensor::view(values)?.buffer()?) };
+        network.write(parameter, values).map_err(ParamError::new)
+    };
+    // SAFETY: the caller passes a sink.
+    unsafe { guard(error, body) }
+}
+
+unsafe extern "C" fn forward(
+    handle: *mut c_void,
+    n_inputs: usize,
+    inputs: *const *const SconceTensor,
+    out: *const SconceTensor,
+    tape: *mut *mut c_void,
+    error: *const SconceError,
+) -> SconceStatus {
+    let body = || {
+        // SAFETY: the caller passes what this table came with, and tensors in the memory that it was made for.
+        let (network, out) = unsafe { (shared::<dyn CudaNetwork>(handle), SconceTensor::view(out)?.buffer()?) };
+        // SAFETY: the caller passes a list of that many.
+        let inputs = unsafe { pointers(n_inputs, inputs)? };
+        // SAFETY: as above.
+        let inputs = inputs.iter().map(|tensor| unsafe { SconceTensor::view(*tensor)?.buffer() });
+        let inputs = inputs.collect::<Result<Vec<_>, ParamError>>()?;
+        if tape.is_null() {
+            return network.forward(&inputs, out).map_err(ParamError::new);
+        }
+        let recorded = network.record(&inputs, out).map_err(ParamError::new)?;
+        // SAFETY: the caller passes room for a tape.
+        unsafe { set(tape, Box::into_raw(Box::new(recorded)).cast()) }
+    };
+    // SAFETY: the caller passes a sink.
+    unsafe { guard(error, body) }
+}
+
+unsafe extern "C" fn backward(
+    _handle: *mut c_void,
+    tape: *mut c_void,
+    d_out: *const SconceTensor,
+    n_inputs: usize,
+    d_inputs: *const *const SconceTensor,
+    n_parameters: usize,
+    d_parameters: *const *const SconceTensor,
+    error: *const SconceError,
+) -> SconceStatus {
+    let body = || {
+        if tape.is_null() {
+            return Err(ParamError::new("was given no tape"));
+        }
+        let rooms = |n, list| {
+            // SAFETY: the caller passes a list of that many.
+            let list = unsafe { pointers(n, list)? };
+            let room = |tensor: &*const SconceTensor| match tensor.is_null() {
+                true => Ok(None),
+                // SAFETY: the caller passes tensors that may be written to, in the memory that this table was made for.
+                false => unsafe { SconceTensor::view(*tensor)?.buffer().map(Some) },
+            };
+            list.iter().map(room).collect::<Result<Vec<_>, ParamError>>()
+        };
+        let wanted =
+            CudaGradients { inputs: rooms(n_inputs, d_inputs)?, parameters: rooms(n_parameters, d_parameters)? };
+        // SAFETY: the caller passes a tensor, and a tape that `forward` made, from one thread at a time.
+        let (d_out, tape) = unsafe { (SconceTensor::view(d_out)?.buffer()?, &mut *tape.cast::<Box<dyn CudaTape>>()) };
+        tape.backward(d_out, &wanted).map_err(ParamError::new)
+    };
+    // SAFETY: the caller passes a sink.
+    unsafe { guard(error, body) }
+}
+
+unsafe extern "C" fn forget(_handle: *mut c_void, tape: *mut c_void) {
+    // SAFETY: the caller passes a tape that `forward` made, and does not use it after this.
+    unsafe { free::<Box<dyn CudaTape>>(tape) }
+}
