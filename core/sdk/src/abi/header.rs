@@ -90,8 +90,7 @@ pub fn text() -> String {
     h += "/* Types of numbers, and kinds of memory, in a SconceTensor. */\n";
     let _ = writeln!(h, "#define SCONCE_F32 {SCONCE_F32}");
     let _ = writeln!(h, "#define SCONCE_MEMORY_HOST {SCONCE_MEMORY_HOST}");
-    let _ = writeln!(h, "#define SCONCE_MEMORY_CUDA {SCONCE_MEMORY_CUDA}
-");
+    let _ = writeln!(h, "#define SCONCE_MEMORY_CUDA {SCONCE_MEMORY_CUDA}\n");
     for s in &STRUCTS {
         let _ = writeln!(h, "typedef struct {0} {0};", s.name);
     }
