@@ -18,6 +18,7 @@ use sconce_core::Cond;
 use sconce_core::architecture::{Architecture, Start};
 use sconce_core::model::{Backbone, Recompute};
 use sconce_core::testkit;
+use sconce_hub::testkit::Server;
 use sconce_nn::Store;
 use sconce_nn::checkpoint::backward;
 use sconce_nn::rng::Stream;
@@ -183,6 +184,33 @@ fn a_library_trains_the_weights_of_the_crate_linked_in_and_goes_on_exactly() {
     refused(&mut linked(&bench, &single), "no layout in a single file");
     let packed = ["check", "recipe.toml", "--set", TABLE, "--set", "model.quantise.backbone=int8"];
     refused(&mut linked(&bench, &packed), "no linear layers");
+    let narrow = ["check", "recipe.toml", "--set", "backbone={type=\"patch-mlp\",width=8,words=64}"];
+    refused(&mut linked(&bench, &narrow), "the text encoders give [0, 192]");
+}
+
+#[test]
+fn of_a_model_on_the_hub_the_denoiser_that_is_replaced_does_not_come() {
+    let bench = Bench::new("");
+    bench.train("base", &["--set", "train.images=6"]);
+    let server = Server::start().expect("a port");
+    for name in walk(&bench.path("base/model")) {
+        server.add("them/model", &name, std::fs::read(bench.path("base/model").join(&name)).expect("a file"));
+    }
+    let train = ["train", "recipe.toml", "--set", TABLE, "--set", "model.path=hf://them/model", "--out", "run"];
+    let mut command = linked(&bench, &train);
+    done(command.env("HF_ENDPOINT", server.url()).env("HF_HOME", bench.path("hf")).env_remove("HF_HUB_OFFLINE"));
+    let asked = |file: &str| server.seen().iter().any(|seen| seen.target.ends_with(file));
+    assert!(asked("vae/diffusion_pytorch_model.safetensors") && asked("unet/config.json"));
+    assert!(!asked("unet/diffusion_pytorch_model.safetensors"));
+    let lock = std::fs::read_to_string(bench.path("run/run.lock")).expect("a lock");
+    assert!(lock.contains("vae/diffusion_pytorch_model") && !lock.contains("unet/diffusion_pytorch_model"), "{lock}");
+}
+
+/// The files of a folder and its folders, by their names in it.
+fn walk(dir: &Path) -> Vec<String> {
+    let entries = |dir: &Path| std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let inside = entries(dir).flat_map(|path| if path.is_dir() { entries(&path).collect() } else { vec![path] });
+    inside.map(|path| path.strip_prefix(dir).expect("in it").to_string_lossy().into_owned()).collect()
 }
 
 #[test]

@@ -70,6 +70,7 @@ fn native(schedule: Value, objective: &str) -> Native {
         cfg: None,
         guidance: None,
         denoiser: String::new(),
+        replaced: None,
         resolution_px: 64,
         latent_px: 8,
         untrained: false,

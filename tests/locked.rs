@@ -86,9 +86,15 @@ fn a_few_answers_make_a_recipe() {
     assert!(said.contains("no folder `nowhere`") && said.contains("many is no number"), "{said}");
     let text = fs::read_to_string(bench.path("mine.toml")).expect("a recipe");
     assert!(text.contains("[[train.token]]") && text.contains("rank = 16"), "{text}");
+    assert!(text.starts_with("#:schema ./schema.json\n"), "{text}");
+    let schema = fs::read_to_string(bench.path("schema.json")).expect("a schema");
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/schema.json");
+    assert!(schema == fs::read_to_string(committed).expect("a schema"), "the schema of recipes");
     let output = bench.sconce(&["check", "mine.toml"]).output().expect("the program starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    answer("\npictures\n\n\n\n", "plain.toml", 0);
+    answer("\npictures\n\n\n\n\nno\n", "plain.toml", 0);
+    let text = fs::read_to_string(bench.path("plain.toml")).expect("a recipe");
+    assert!(!text.contains("schema.json"), "{text}");
     let output = bench.sconce(&["check", "plain.toml"]).output().expect("the program starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     answer("\npictures\n\n\nall\na red fox\n", "whole.toml", 0);

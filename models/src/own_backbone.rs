@@ -11,6 +11,7 @@ use sconce_core::architecture::{Architecture, Start};
 use sconce_core::model::{Autoencoder, Backbone, Conditioner, Family, LoadOptions, Model, Native, SaveModel};
 use sconce_nn::Store;
 use sconce_nn::store::{Keep, Source};
+use sconce_sdk::network::Condition;
 use sconce_sdk::{Choice, ParamError, register};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -78,7 +79,7 @@ impl OwnBackbone {
         let name = parts.backbone.name();
         let mut native = around(&*parts.around)?;
         native.family = "own-backbone".to_owned();
-        native.denoiser = COMPONENT.to_owned();
+        native.replaced = Some(std::mem::replace(&mut native.denoiser, COMPONENT.to_owned()));
         (native.architecture, native.base_version) = (name.to_owned(), name.to_owned());
         (native.steps, native.cfg, native.guidance) = (None, None, None);
         if parts.weights.is_none() {
@@ -130,6 +131,31 @@ impl Family for OwnBackbone {
         stores[0] = Store::new(COMPONENT, Source::Shapes, DType::F32, &Device::Cpu);
         parts.backbone.build(stores[0].clone())?;
         Ok(stores)
+    }
+
+    fn conditions(&self, path: &Path) -> Result<Vec<Condition>> {
+        self.parts(path)?.around.conditions(path)
+    }
+
+    fn fits(&self, path: &Path) -> Result<()> {
+        let parts = self.parts(path)?;
+        let given = parts.around.conditions(path)?;
+        for asked in parts.backbone.about().conditions.iter().filter(|_| !given.is_empty()) {
+            let Some(found) = given.iter().find(|c| c.name == asked.name) else {
+                let there: Vec<&str> = given.iter().map(|c| c.name.as_str()).collect();
+                bail!("the backbone takes a `{}`, a {} gives {}", asked.name, parts.around.name(), there.join(", "))
+            };
+            if !asked.takes(&found.shape) {
+                bail!(
+                    "the backbone takes a `{}` of {:?} (0 is any) for each picture, the text encoders give {:?}: set its \
+                     sides in [backbone]",
+                    asked.name,
+                    asked.shape,
+                    found.shape
+                )
+            }
+        }
+        Ok(())
     }
 
     fn bucket_step_px(&self, path: &Path) -> Result<u32> {

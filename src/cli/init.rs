@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
-use sconce_core::recipe::builtins;
+use sconce_core::recipe::{self, builtins};
 use sconce_nn::weights::write_atomic;
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ use super::{Failure, print};
 Examples:
   sconce init
   sconce init portrait.toml
-  printf 'models/sdxl\\npictures\\n\\n\\n\\n\\n' | sconce init my.toml")]
+  printf 'models/sdxl\\npictures\\n\\n\\n\\n\\n\\n' | sconce init my.toml")]
 pub struct Args {
     /// The recipe to write. Must not be there yet.
     #[arg(value_name = "FILE", default_value = "recipe.toml")]
@@ -89,8 +89,16 @@ pub fn run(args: Args) -> Result<(), Failure> {
     };
     let shown = if word.is_empty() { "a photo".to_owned() } else { format!("a photo of {word}") };
     let prompt = ask("A prompt to draw as the run goes", &shown)?;
+    let editor = loop {
+        let answer = ask("Write schema.json beside it, by which editors complete and explain a recipe", "yes")?;
+        match answer.as_str() {
+            "yes" | "y" => break true,
+            "no" | "n" => break false,
+            _ => eprintln!("  yes or no"),
+        }
+    };
     let base = if builtins().iter().any(|b| b.name == lora) { lora } else { "sdxl-lora" };
-    let mut text = recipe(&Answers {
+    let mut text = written(&Answers {
         base,
         model: &model,
         pictures: &pictures,
@@ -104,9 +112,16 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let none = "validation = false                # too few pictures to hold some out\n\n[model]";
         text = text.replacen("\n[model]", none, 1);
     }
+    if editor {
+        text.insert_str(0, "#:schema ./schema.json\n");
+        let schema = recipe::schema().map_err(Failure::plugin)?;
+        let schema = serde_json::to_string_pretty(&schema).map_err(Failure::run)? + "\n";
+        let beside = args.out.with_file_name("schema.json");
+        write_atomic(&beside, |out| out.write_all(schema.as_bytes())).map_err(Failure::run)?;
+    }
     write_atomic(&args.out, |out| out.write_all(text.as_bytes())).map_err(Failure::run)?;
-    let out = args.out.display();
-    print(&format!("wrote {out}\n  sconce check {out}    what it comes to\n  sconce train {out}    runs it\n"))
+    let (out, schema) = (args.out.display(), if editor { ", and schema.json beside it" } else { "" });
+    print(&format!("wrote {out}{schema}\n  sconce check {out}    what it comes to\n  sconce train {out}    runs it\n"))
 }
 
 /// True for a folder of this machine with so few pictures that a share of them would be none.
@@ -135,7 +150,7 @@ fn ask(question: &str, default: &str) -> Result<String, Failure> {
     Ok(if answer.is_empty() { default.to_owned() } else { answer.to_owned() })
 }
 
-fn recipe(answers: &Answers) -> String {
+fn written(answers: &Answers) -> String {
     let Answers { base, model, pictures, word, images, side, prompt, .. } = answers;
     let caption = if word.is_empty() { "{caption}".to_owned() } else { format!("{word}, {{caption}}") };
     let token = match word.is_empty() {

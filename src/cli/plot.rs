@@ -107,14 +107,15 @@ pub(super) fn save(figure: &Figure, out: &Path) -> Result<(), Failure> {
     write_atomic(out, |file| file.write_all(&bytes)).map_err(Failure::run)
 }
 
-/// The first panel of a plugin's picture as text: nothing for a kind that has none, or a plugin that needs to be told more.
-pub(super) fn in_text(kind: &str, name: &str) -> Option<String> {
+/// The first panel of a plugin's picture as text, of the plugin as it is written on a command line: nothing for a kind that has
+/// none, or a plugin that needs to be told more.
+pub(super) fn in_text(kind: &str, plugin: &str) -> Option<String> {
     #[derive(clap::Parser)]
     struct Alone {
         #[command(flatten)]
         args: Args,
     }
-    let figure = <Alone as clap::Parser>::try_parse_from(["plot", kind, name]).ok()?.args.figure().ok()?;
+    let figure = <Alone as clap::Parser>::try_parse_from(["plot", kind, plugin]).ok()?.args.figure().ok()?;
     figure.panels.first().map(text)
 }
 

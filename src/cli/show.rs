@@ -87,12 +87,17 @@ fn text(plugin: &Plugin, defaults: Option<&Value>) -> String {
         let _ = write!(out, "\nAlso known as: {}\n", plugin.aliases.join(", "));
     }
     let _ = write!(out, "\nIn a recipe:\n  [{}]\n  type = \"{}\"\n", plugin.kind, plugin.name);
-    let example = schema.get("examples").and_then(|examples| examples.get(0)).and_then(Value::as_object);
-    for (field, value) in example.into_iter().flatten() {
+    let example = schema.get("examples").and_then(|examples| examples.get(0));
+    for (field, value) in example.and_then(Value::as_object).into_iter().flatten() {
         let _ = writeln!(out, "  {field} = {}", toml(value));
     }
-    if let Some(picture) = plot::in_text(plugin.kind, plugin.name) {
-        let _ = write!(out, "\n{picture}`sconce plot {} {}` draws it among others.\n", plugin.kind, plugin.name);
+    let drawn = match (defaults, example) {
+        (None, Some(fields)) => format!("{}{}", plugin.name, toml(fields)),
+        _ => plugin.name.to_owned(),
+    };
+    if let Some(picture) = plot::in_text(plugin.kind, &drawn) {
+        let drawn = if drawn.contains('{') { format!("'{drawn}'") } else { drawn };
+        let _ = write!(out, "\n{picture}`sconce plot {} {drawn}` draws it among others.\n", plugin.kind);
     }
     let _ = write!(out, "\nRegistered by {}\n", plugin.owner());
     out

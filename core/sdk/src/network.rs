@@ -67,6 +67,19 @@ pub struct Condition {
     pub shape: Vec<usize>,
 }
 
+impl Condition {
+    /// One of this name and these sides.
+    pub fn of(name: &str, shape: &[usize]) -> Self {
+        Self { name: name.to_owned(), shape: shape.to_vec() }
+    }
+
+    /// Whether a tensor of these sides behind the batch's, 0 for any, is one.
+    pub fn takes(&self, sides: &[usize]) -> bool {
+        let fits = |(&asked, &side): (&usize, &usize)| asked == 0 || side == 0 || side == asked;
+        sides.len() == self.shape.len() && self.shape.iter().zip(sides).all(fits)
+    }
+}
+
 /// The denoiser.
 ///
 /// Laws: asked the same, it answers the same, to the bit; what is written to a parameter is read from it; the products are

@@ -139,6 +139,9 @@ fn parts(resolved: &Resolved, report: &mut Report) {
             "write output.model_layouts = [\"diffusers\"]",
         );
     }
+    if let Err(e) = family.fits(&resolved.model_dir) {
+        report.refuse("does-not-fit", crate::message(&e), "`sconce show` on the backbone says what it takes");
+    }
     preview(resolved, report);
     stores.retain(|store| !recipe.model.without.iter().any(|name| name == store.component()));
     let held = recipe.model.load_options(&Device::Cpu).held_by(&stores);

@@ -95,10 +95,8 @@ impl Engine {
 
     fn condition(&self, named: &Condition, cond: &Cond, batch: usize) -> Result<Tensor> {
         let tensor = cond.get(&named.name)?;
-        let fits = |(&side, &asked): (&usize, &usize)| asked == 0 || side == asked;
         let sides = tensor.dims().get(1..).unwrap_or_default();
-        let same = sides.len() == named.shape.len() && sides.iter().zip(&named.shape).all(fits);
-        match same && tensor.dims().first() == Some(&batch) {
+        match named.takes(sides) && tensor.dims().first() == Some(&batch) {
             true => Ok(tensor.clone()),
             false => bail!(
                 "the backbone takes a `{}` of {:?} (0 is any) for each picture, the text encoders give {sides:?}: set its \

@@ -143,9 +143,14 @@ fn short(value: &str) -> String {
     if hash { format!("{}…", &value[..12]) } else { value.to_owned() }
 }
 
-/// What of a machine may change the last bits of a sum.
+/// What of a machine may change the last bits of a sum: the width of the CPU's registers (products of matrices are cut into the
+/// same parts on all of them), or which GPU it is.
 fn machine(device: &Device) -> String {
-    let what = if device.is_cpu() { "cpu" } else { "gpu" };
+    let what = match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => cuda.cuda_stream().context().name().unwrap_or_else(|_| "gpu".to_owned()),
+        _ => "cpu".to_owned(),
+    };
     #[cfg(target_arch = "x86_64")]
     let simd = match (std::is_x86_feature_detected!("avx512f"), std::is_x86_feature_detected!("avx2")) {
         (true, _) => " avx512",
@@ -161,7 +166,7 @@ fn machine(device: &Device) -> String {
 fn model_files(resolved: &Resolved) -> Result<Vec<(String, PathBuf)>> {
     let model = &resolved.recipe.model;
     let given = match hub::leads(&model.path) {
-        true => hub::fetched(&model.path, Needs::Model(&model.without))?,
+        true => hub::fetched(&model.path, Needs::Model(&resolved.left_out()))?,
         false => PathBuf::from(&model.path),
     };
     let mut files = Vec::new();
@@ -181,7 +186,7 @@ fn model_files(resolved: &Resolved) -> Result<Vec<(String, PathBuf)>> {
         }
         return Ok(files);
     }
-    let folder = &resolved.model_dir;
+    let (folder, left_out) = (&resolved.model_dir, resolved.left_out());
     let failed = |e: std::io::Error| Error::Msg(format!("{}: {e}", folder.display()));
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -191,7 +196,7 @@ fn model_files(resolved: &Resolved) -> Result<Vec<(String, PathBuf)>> {
         }
         for path in all {
             let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().replace('\\', "/");
-            if of_model(&name, &model.without) {
+            if of_model(&name, &left_out) {
                 files.push((name, path));
             }
         }

@@ -11,6 +11,7 @@ use sconce_nn::Store;
 use sconce_nn::checkpoint::checkpoint;
 use sconce_nn::quant::Format;
 use sconce_nn::store::{Keep, Reads};
+use sconce_sdk::network::Condition;
 use sconce_sdk::{Kind, Noise};
 use serde_json::Value;
 
@@ -229,6 +230,8 @@ pub struct Native {
     pub guidance: Option<f64>,
     /// The denoiser's component: `unet`, `transformer`.
     pub denoiser: String,
+    /// The component in whose place a [backbone] table put another one: nothing but its config is read.
+    pub replaced: Option<String>,
     /// The side of the pictures it was trained on, in pixels.
     pub resolution_px: u32,
     /// Pixels that a latent's side stands for.
@@ -365,6 +368,15 @@ pub trait Family: Send + Sync {
     /// The parameters and layers of all components (the denoiser's, the autoencoder's, then the text encoders') without
     /// their values and without touching weights: what a recipe can be held against before anything is loaded.
     fn shapes(&self, path: &Path) -> Result<Vec<Arc<Store>>>;
+    /// The conditions that its encoders give, without touching weights: what a denoiser of another making is held against.
+    /// Empty where that cannot be told.
+    fn conditions(&self, _path: &Path) -> Result<Vec<Condition>> {
+        Ok(Vec::new())
+    }
+    /// Fails if its parts do not fit each other, as far as that can be told without touching weights.
+    fn fits(&self, _path: &Path) -> Result<()> {
+        Ok(())
+    }
     /// What the sides of training buckets are multiples of, in pixels, without touching weights. 64 suits every denoiser of
     /// up to three halvings on latents of an eighth of the picture's side. A sampler may draw other sizes:
     /// [`Backbone::side_multiple`].

@@ -7,6 +7,7 @@ use candle_core::Result;
 use schemars::JsonSchema;
 use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native, Tokens};
 use sconce_nn::Store;
+use sconce_sdk::network::Condition;
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,15 @@ impl Family for Flux1 {
         let denoiser = folder::empty(DEV.denoiser);
         Flux::new(denoiser.clone(), Config::read(&path.join(DEV.denoiser))?)?;
         folder::shapes(path, denoiser, prompt::shapes(path, &["text_encoder"], Head::Pooled, "text_encoder_2")?)
+    }
+
+    fn conditions(&self, path: &Path) -> Result<Vec<Condition>> {
+        let config = Config::read(&path.join(DEV.denoiser))?;
+        let mut all = vec![Condition::of("context", &[0, config.context]), Condition::of("pooled", &[config.pooled])];
+        if config.guided == Guided::ByNumber {
+            all.push(Condition::of("guidance", &[]));
+        }
+        Ok(all)
     }
 
     fn bucket_step_px(&self, path: &Path) -> Result<u32> {

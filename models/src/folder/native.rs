@@ -188,6 +188,7 @@ pub fn read(dir: &Path, rule: &Rule) -> Result<Native> {
         cfg,
         guidance: None,
         denoiser: denoiser.to_owned(),
+        replaced: None,
         resolution_px,
         latent_px,
         untrained: false,

@@ -7,6 +7,7 @@ use candle_core::Result;
 use schemars::JsonSchema;
 use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native};
 use sconce_nn::Store;
+use sconce_sdk::network::Condition;
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -100,6 +101,17 @@ fn shapes(dir: &Path) -> Result<Vec<Arc<Store>>> {
     folder::shapes(dir, denoiser, encoders)
 }
 
+fn conditions(dir: &Path) -> Result<Vec<Condition>> {
+    let unet = unet::Config::read(&dir.join("unet"))?;
+    let width = unet.levels.first().map_or(0, |level| level.context);
+    let mut all = vec![Condition::of("context", &[0, width])];
+    if unet.added.is_some() {
+        let pooled = TextConfig::read(&dir.join("text_encoder_2"))?.projection_dim;
+        all.extend([Condition::of("pooled", &[pooled]), Condition::of("time_ids", &[6])]);
+    }
+    Ok(all)
+}
+
 fn is(dir: &Path, rule: &'static Rule) -> Result<bool> {
     Ok(family_of(dir)?.is_some_and(|found| found.name == rule.name))
 }
@@ -143,6 +155,10 @@ macro_rules! families {
 
             fn shapes(&self, path: &Path) -> Result<Vec<Arc<Store>>> {
                 shapes(path)
+            }
+
+            fn conditions(&self, path: &Path) -> Result<Vec<Condition>> {
+                conditions(path)
             }
 
             fn backbone(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn Backbone>> {

@@ -7,6 +7,7 @@ use candle_core::Result;
 use schemars::JsonSchema;
 use sconce_core::model::{Backbone, Family, LoadOptions, Model, Native, Tokens};
 use sconce_nn::Store;
+use sconce_sdk::network::Condition;
 use sconce_sdk::register;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,11 @@ impl Family for Sd3 {
         Mmdit::new(denoiser.clone(), Config::read(&path.join(RULE.denoiser))?)?;
         let clips = ["text_encoder", "text_encoder_2"];
         folder::shapes(path, denoiser, prompt::shapes(path, &clips, Head::Projection, "text_encoder_3")?)
+    }
+
+    fn conditions(&self, path: &Path) -> Result<Vec<Condition>> {
+        let config = Config::read(&path.join(RULE.denoiser))?;
+        Ok(vec![Condition::of("context", &[0, config.context]), Condition::of("pooled", &[config.pooled])])
     }
 
     fn bucket_step_px(&self, path: &Path) -> Result<u32> {

@@ -14,6 +14,7 @@ use crate::range;
 /// stays what it is at the end.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = serde_json::json!({ "of": "cosine-continuous", "by": -2.77 }))]
 pub struct LogSnrShift {
     /// The schedule to change.
     pub of: Choice<dyn Schedule>,

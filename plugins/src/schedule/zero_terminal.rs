@@ -9,6 +9,7 @@ use sconce_sdk::{Discrete, prelude::*};
 /// sigma²) becomes (s - s(1)) s(0)/(s(0) - s(1)), where s(0) is at a discrete schedule's first point.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = serde_json::json!({ "of": "scaled-linear" }))]
 pub struct ZeroTerminal {
     /// The schedule to change.
     pub of: Choice<dyn Schedule>,

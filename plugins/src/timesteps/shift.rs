@@ -9,6 +9,7 @@ use crate::range;
 /// the noise at every time.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = serde_json::json!({ "of": "logit-normal", "shift": 3.0 }))]
 pub struct Shift {
     /// The times to move.
     pub of: Choice<dyn TimestepSampler>,

@@ -78,6 +78,11 @@ impl Recipe {
 }
 
 impl Resolved {
+    /// The model's components of which no weights are read.
+    pub fn left_out(&self) -> Vec<String> {
+        self.recipe.model.without.iter().chain(&self.native.replaced).cloned().collect()
+    }
+
     /// Whether the denoiser starts from nothing, and so from no output that could be kept.
     pub fn from_nothing(&self) -> bool {
         self.recipe.model.random_seed.is_some() || self.native.untrained

@@ -115,6 +115,7 @@ double!(Family, Toy, "toy", {}, impl Family for Toy {
             cfg: None,
             guidance: None,
             denoiser: "unet".into(),
+            replaced: None,
             resolution_px: 64,
             latent_px: 8,
             untrained: false,

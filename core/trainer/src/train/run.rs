@@ -246,7 +246,7 @@ pub(super) fn load(resolved: &Resolved, device: &Device) -> std::result::Result<
     let recipe = &resolved.recipe;
     if hub::leads(&recipe.model.path) {
         // The recipe was resolved by the configs alone; the weights come into the same folder.
-        hub::fetched(&recipe.model.path, Needs::Model(&recipe.model.without)).map_err(Failed::Files)?;
+        hub::fetched(&recipe.model.path, Needs::Model(&resolved.left_out())).map_err(Failed::Files)?;
     }
     let load = recipe.model.load_options(device);
     let model = resolved.family.load(&resolved.model_dir, &load).map_err(Failed::Files)?;
