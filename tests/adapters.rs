@@ -7,16 +7,15 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sconce_core::adapter::{Adapter, AdapterLayout, Attached, Saved, of_tensors, read};
-use sconce_core::testkit;
+use sconce_core::testkit::{self, merged_output, output};
 use sconce_core::train::matches;
 use sconce_nn::checkpoint::backward;
 use sconce_nn::gradcheck::pseudo_random;
-use sconce_nn::layers::LayerAdapter;
 use sconce_nn::ops::Conv;
 use sconce_nn::rng::Stream;
 use sconce_nn::store::Source;
 use sconce_nn::weights::{WeightFiles, save};
-use sconce_nn::{Adapted, Conv2d, Linear, Param, Store};
+use sconce_nn::{Adapted, Conv2d, Linear, Store};
 use sconce_sdk::{Choice, Kind, registry};
 use serde_json::json;
 
@@ -93,22 +92,6 @@ impl Case {
 fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
     let largest = |t: &Tensor| t.abs()?.max_all()?.to_dtype(DType::F64)?.to_scalar::<f64>();
     Ok(largest(&(a - b)?)? / largest(b)?.max(1e-3))
-}
-
-/// A layer's output with an adapter alone on it.
-fn output(layer: &Adapted, acts: &Arc<dyn LayerAdapter>, x: &Tensor) -> Result<Tensor> {
-    layer.detach();
-    layer.attach(acts.clone());
-    let y = layer.forward(x);
-    layer.detach();
-    y
-}
-
-/// A plain layer with the adapter merged into it.
-fn merged_output(layer: &Adapted, acts: &Arc<dyn LayerAdapter>, x: &Tensor) -> Result<Tensor> {
-    let bias = layer.bias().map(Param::tensor).transpose()?;
-    let (weight, bias) = acts.merged(&layer.weight().tensor()?, bias.as_ref())?;
-    layer.apply(x, &weight, bias.as_ref())
 }
 
 #[test]

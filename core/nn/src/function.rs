@@ -83,43 +83,54 @@ pub fn function_of_many(
     vjp: impl Fn(&Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let tracked: Vec<usize> = (0..inputs.len()).filter(|&i| trains(inputs[i])).collect();
-    if tracked.len() <= 3 {
-        return function(name, inputs, out, vjp);
-    }
     let leaves: Vec<&Tensor> = tracked.iter().map(|&i| inputs[i]).collect();
     let slots = Slots::default();
-    let rest = gathered(name, &leaves[2..], 2, &slots)?;
-    let zero = rest.zeros_like()?;
-    function(name, &[leaves[0], leaves[1], &rest], out, move |dy| {
+    let filled = slots.clone();
+    gathered(name, &leaves, 0, &slots, out.into(), move |dy| {
         let mut all = vjp(dy)?;
-        let mut grads: Vec<_> = tracked.iter().map(|&i| all.get_mut(i).and_then(Option::take)).collect();
-        let first = vec![grads[0].take(), grads[1].take(), Some(zero.clone())];
-        *slots.lock().expect("no holder of this lock panics") = grads;
-        Ok(first)
+        let grads = tracked.iter().map(|&i| all.get_mut(i).and_then(Option::take)).collect();
+        *filled.lock().expect("no holder of this lock panics") = grads;
+        Ok(())
     })
 }
 
-/// Gradients on their way from a node to those that hand them on, by input.
+/// Gradients on their way from the node that computes them to those that hand them on, by input.
 type Slots = Arc<Mutex<Vec<Option<Tensor>>>>;
 
-/// A node that stands for inputs, of which `first` is the number of the first: it hands on what is in their slots.
-fn gathered(name: &'static str, leaves: &[&Tensor], first: usize, slots: &Slots) -> Result<Tensor> {
+/// A node over inputs, of which `first` is the number of the first: it lets `fill` put gradients into the slots, hands on two or
+/// three of them, and leaves the rest to a node of their own.
+fn gathered(
+    name: &'static str,
+    leaves: &[&Tensor],
+    first: usize,
+    slots: &Slots,
+    out: Output,
+    fill: impl Fn(&Tensor) -> Result<()> + Send + Sync + 'static,
+) -> Result<Tensor> {
     let direct = if leaves.len() > 3 { 2 } else { leaves.len() };
     let mut inputs = leaves[..direct].to_vec();
     let rest = match leaves.len() > direct {
-        true => Some(gathered(name, &leaves[direct..], first + direct, slots)?),
+        true => {
+            let stand_in = Output::Tensor(Tensor::zeros((), DType::F32, leaves[0].device())?);
+            Some(gathered(name, &leaves[direct..], first + direct, slots, stand_in, filled_before)?)
+        }
         false => None,
     };
     inputs.extend(&rest);
     let zero = rest.as_ref().map(|rest| rest.zeros_like()).transpose()?;
     let slots = slots.clone();
-    let stand_in = Tensor::zeros((), DType::F32, leaves[0].device())?;
-    function(name, &inputs, stand_in, move |_| {
+    function(name, &inputs, out, move |dy| {
+        fill(dy)?;
         let mut slots = slots.lock().expect("no holder of this lock panics");
         let mut grads: Vec<_> = (first..first + direct).map(|i| slots.get_mut(i).and_then(Option::take)).collect();
         grads.push(zero.clone());
         Ok(grads)
     })
+}
+
+/// What the nodes behind the first one need not do.
+fn filled_before(_: &Tensor) -> Result<()> {
+    Ok(())
 }
 
 /// [`function`] whose vector-Jacobian product is given the output too, without keeping a second copy of it.

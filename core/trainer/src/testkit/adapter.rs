@@ -52,7 +52,10 @@ fn layer(dims: &[usize], bias: bool) -> Result<(Arc<Store>, Adapted)> {
 }
 
 /// A layer's output with an adapter alone on it.
-fn output(layer: &Adapted, acts: &Arc<dyn LayerAdapter>, x: &Tensor) -> Result<Tensor> {
+///
+/// # Errors
+/// The layer's and the adapter's.
+pub fn output(layer: &Adapted, acts: &Arc<dyn LayerAdapter>, x: &Tensor) -> Result<Tensor> {
     layer.detach();
     layer.attach(acts.clone());
     let y = layer.forward(x);
@@ -60,8 +63,11 @@ fn output(layer: &Adapted, acts: &Arc<dyn LayerAdapter>, x: &Tensor) -> Result<T
     y
 }
 
-/// A plain layer with the adapter merged into it.
-fn merged_output(layer: &Adapted, acts: &Arc<dyn LayerAdapter>, x: &Tensor) -> Result<Tensor> {
+/// The output of the plain layer with the adapter merged into it.
+///
+/// # Errors
+/// The layer's and the adapter's.
+pub fn merged_output(layer: &Adapted, acts: &Arc<dyn LayerAdapter>, x: &Tensor) -> Result<Tensor> {
     let bias = layer.bias().map(Param::tensor).transpose()?;
     let (weight, bias) = acts.merged(&layer.weight().tensor()?, bias.as_ref())?;
     layer.apply(x, &weight, bias.as_ref())

@@ -17,7 +17,7 @@ mod solver;
 use candle_core::{DType, Result, Tensor};
 use sconce_nn::gradcheck::pseudo_random;
 
-pub use adapter::{adapter, adapter_with_constants};
+pub use adapter::{adapter, adapter_with_constants, merged_output, output};
 pub use backbone::backbone;
 pub use noise::{noise, noise_alone, noise_of_unit_variance};
 pub use optimizer::optimizer;
