@@ -9,7 +9,7 @@ use std::fs;
 
 use program::{Place, root};
 use sconce::core::check;
-use sconce::core::recipe::{RecipeSource, Resolved, resolve_in, schema};
+use sconce::core::recipe::{Editor, RecipeSource, Resolved, resolve_in, schema};
 
 /// The built-in recipes, each with a small model of its family.
 const RECIPES: [(&str, &str); 11] = [
@@ -84,8 +84,9 @@ fn every_line_of_a_recipe_says_why() {
 /// `sconce schema > configs/schema.json` writes it anew, and so does SCONCE_UPDATE_SNAPSHOTS=1.
 #[test]
 fn the_committed_schema_is_the_generated_one() {
-    let generated =
-        serde_json::to_string_pretty(&schema().expect("no plugin is registered twice")).expect("JSON") + "\n";
+    let generated = serde_json::to_string_pretty(&schema(Editor::Toml).expect("no plugin is registered twice"))
+        .expect("JSON")
+        + "\n";
     let path = root().join("configs/schema.json");
     if std::env::var_os("SCONCE_UPDATE_SNAPSHOTS").is_some() {
         fs::write(&path, &generated).expect("written");

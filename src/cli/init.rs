@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
-use sconce_core::recipe::{self, builtins};
+use sconce_core::recipe::{self, Editor, builtins};
 use sconce_nn::weights::write_atomic;
 use serde_json::Value;
 
@@ -114,7 +114,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
     if editor {
         text.insert_str(0, "#:schema ./schema.json\n");
-        let schema = recipe::schema().map_err(Failure::plugin)?;
+        let schema = recipe::schema(Editor::Toml).map_err(Failure::plugin)?;
         let schema = serde_json::to_string_pretty(&schema).map_err(Failure::run)? + "\n";
         let beside = args.out.with_file_name("schema.json");
         write_atomic(&beside, |out| out.write_all(schema.as_bytes())).map_err(Failure::run)?;

@@ -11,10 +11,11 @@ use super::declare::c_struct;
 use super::foreign::Foreign;
 use super::foreign_network::ForeignNetwork;
 use super::guard::guard;
+use super::passes::{backward, forget, forward};
 use super::sink::{SconceError, SconceText};
 use super::table::{Table, TableError, read};
-use super::tensor::{SconceTensor, SconceTensors, pointers};
-use crate::network::{Buffer, Gradients, Network, Tape};
+use super::tensor::{SconceTensor, SconceTensors};
+use crate::network::Network;
 use crate::registry::ParamError;
 
 c_struct! {
@@ -71,9 +72,9 @@ static EXPORT: SconceBackbone = SconceBackbone {
     parameters: Some(parameters),
     read: Some(read_values),
     write: Some(write_values),
-    forward: Some(forward),
-    backward: Some(backward),
-    forget: Some(forget),
+    forward: Some(forward::<dyn Network>),
+    backward: Some(backward::<dyn Network>),
+    forget: Some(forget::<dyn Network>),
     time: Some(time),
     on_cuda: Some(on_cuda),
 };
@@ -178,78 +179,6 @@ unsafe extern "C" fn write_values(
     };
     // SAFETY: the caller passes a sink.
     unsafe { guard(error, body) }
-}
-
-unsafe extern "C" fn forward(
-    handle: *mut c_void,
-    n_inputs: usize,
-    inputs: *const *const SconceTensor,
-    out: *const SconceTensor,
-    tape: *mut *mut c_void,
-    error: *const SconceError,
-) -> SconceStatus {
-    let body = || {
-        // SAFETY: the caller passes what this table came with, tensors that it does not write to, and one that we may.
-        let (network, inputs, out) =
-            unsafe { (shared::<dyn Network>(handle), pointers(n_inputs, inputs)?, SconceTensor::view(out)?.room()?) };
-        let buffer = |tensor: &*const SconceTensor| {
-            // SAFETY: as above.
-            let (view, data) = unsafe {
-                let view = SconceTensor::view(*tensor)?;
-                let data = view.numbers()?;
-                (view, data)
-            };
-            Ok(Buffer { name: view.name, shape: view.shape, data })
-        };
-        let inputs = inputs.iter().map(buffer).collect::<Result<Vec<_>, ParamError>>()?;
-        if tape.is_null() {
-            return network.forward(&inputs, out).map_err(ParamError::new);
-        }
-        let recorded = network.record(&inputs, out).map_err(ParamError::new)?;
-        // SAFETY: the caller passes room for a tape.
-        unsafe { set(tape, Box::into_raw(Box::new(recorded)).cast()) }
-    };
-    // SAFETY: the caller passes a sink.
-    unsafe { guard(error, body) }
-}
-
-unsafe extern "C" fn backward(
-    _handle: *mut c_void,
-    tape: *mut c_void,
-    d_out: *const SconceTensor,
-    n_inputs: usize,
-    d_inputs: *const *const SconceTensor,
-    n_parameters: usize,
-    d_parameters: *const *const SconceTensor,
-    error: *const SconceError,
-) -> SconceStatus {
-    let body = || {
-        if tape.is_null() {
-            return Err(ParamError::new("was given no tape"));
-        }
-        let room = |tensor: &*const SconceTensor| {
-            // SAFETY: the caller passes tensors that we may write to, or null.
-            let room = |tensor| unsafe { SconceTensor::view(tensor)?.room() };
-            if tensor.is_null() { Ok(None) } else { room(*tensor).map(Some) }
-        };
-        // SAFETY: the caller passes lists of that many, and a tensor that it does not write to.
-        let (d_out, inputs, parameters) = unsafe {
-            let d_out = SconceTensor::view(d_out)?.numbers()?;
-            (d_out, pointers(n_inputs, d_inputs)?, pointers(n_parameters, d_parameters)?)
-        };
-        let inputs = inputs.iter().map(room).collect::<Result<Vec<_>, ParamError>>()?;
-        let parameters = parameters.iter().map(room).collect::<Result<Vec<_>, ParamError>>()?;
-        // SAFETY: the caller passes a tape that `forward` made, from one thread at a time.
-        let tape = unsafe { &mut *tape.cast::<Box<dyn Tape>>() };
-        tape.backward(d_out, &mut Gradients { inputs, parameters }).map_err(ParamError::new)
-    };
-    // SAFETY: the caller passes a sink.
-    unsafe { guard(error, body) }
-}
-
-unsafe extern "C" fn forget(_handle: *mut c_void, tape: *mut c_void) {
-    // SAFETY: the caller passes a tape that `forward` made, and does not use it after this.
-    unsafe { free::<Box<dyn Tape>>(tape) }
 }
 
 unsafe extern "C" fn time(

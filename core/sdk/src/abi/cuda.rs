@@ -4,13 +4,14 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::basic::{SconceObject, SconceStatus};
-use super::crossing::{free, handle, set, shared};
+use super::crossing::{free, handle, shared};
 use super::declare::c_struct;
 use super::guard::guard;
+use super::passes::{backward, forget, forward};
 use super::sink::SconceError;
 use super::table::{Table, TableError};
-use super::tensor::{SconceTensor, pointers};
-use crate::cuda::{Cuda, CudaGradients, CudaNetwork, CudaTape};
+use super::tensor::SconceTensor;
+use crate::cuda::{Cuda, CudaNetwork};
 use crate::registry::ParamError;
 
 c_struct! {
@@ -94,9 +95,9 @@ pub(super) fn export(network: Arc<dyn CudaNetwork>) -> SconceObject {
         size: size_of::<SconceCudaBackbone>(),
         drop: Some(free::<Arc<dyn CudaNetwork>>),
         write: Some(write),
-        forward: Some(forward),
-        backward: Some(backward),
-        forget: Some(forget),
+        forward: Some(forward::<dyn CudaNetwork>),
+        backward: Some(backward::<dyn CudaNetwork>),
+        forget: Some(forget::<dyn CudaNetwork>),
     };
     SconceObject { table: (&raw const EXPORT).cast(), handle: handle(network) }
 }
@@ -114,70 +115,4 @@ unsafe extern "C" fn write(
     };
     // SAFETY: the caller passes a sink.
     unsafe { guard(error, body) }
-}
-
-unsafe extern "C" fn forward(
-    handle: *mut c_void,
-    n_inputs: usize,
-    inputs: *const *const SconceTensor,
-    out: *const SconceTensor,
-    tape: *mut *mut c_void,
-    error: *const SconceError,
-) -> SconceStatus {
-    let body = || {
-        // SAFETY: the caller passes what this table came with, and tensors in the memory that it was made for.
-        let (network, out) = unsafe { (shared::<dyn CudaNetwork>(handle), SconceTensor::view(out)?.buffer()?) };
-        // SAFETY: the caller passes a list of that many.
-        let inputs = unsafe { pointers(n_inputs, inputs)? };
-        // SAFETY: as above.
-        let inputs = inputs.iter().map(|tensor| unsafe { SconceTensor::view(*tensor)?.buffer() });
-        let inputs = inputs.collect::<Result<Vec<_>, ParamError>>()?;
-        if tape.is_null() {
-            return network.forward(&inputs, out).map_err(ParamError::new);
-        }
-        let recorded = network.record(&inputs, out).map_err(ParamError::new)?;
-        // SAFETY: the caller passes room for a tape.
-        unsafe { set(tape, Box::into_raw(Box::new(recorded)).cast()) }
-    };
-    // SAFETY: the caller passes a sink.
-    unsafe { guard(error, body) }
-}
-
-unsafe extern "C" fn backward(
-    _handle: *mut c_void,
-    tape: *mut c_void,
-    d_out: *const SconceTensor,
-    n_inputs: usize,
-    d_inputs: *const *const SconceTensor,
-    n_parameters: usize,
-    d_parameters: *const *const SconceTensor,
-    error: *const SconceError,
-) -> SconceStatus {
-    let body = || {
-        if tape.is_null() {
-            return Err(ParamError::new("was given no tape"));
-        }
-        let rooms = |n, list| {
-            // SAFETY: the caller passes a list of that many.
-            let list = unsafe { pointers(n, list)? };
-            let room = |tensor: &*const SconceTensor| match tensor.is_null() {
-                true => Ok(None),
-                // SAFETY: the caller passes tensors that may be written to, in the memory that this table was made for.
-                false => unsafe { SconceTensor::view(*tensor)?.buffer().map(Some) },
-            };
-            list.iter().map(room).collect::<Result<Vec<_>, ParamError>>()
-        };
-        let wanted =
-            CudaGradients { inputs: rooms(n_inputs, d_inputs)?, parameters: rooms(n_parameters, d_parameters)? };
-        // SAFETY: the caller passes a tensor, and a tape that `forward` made, from one thread at a time.
-        let (d_out, tape) = unsafe { (SconceTensor::view(d_out)?.buffer()?, &mut *tape.cast::<Box<dyn CudaTape>>()) };
-        tape.backward(d_out, &wanted).map_err(ParamError::new)
-    };
-    // SAFETY: the caller passes a sink.
-    unsafe { guard(error, body) }
-}
-
-unsafe extern "C" fn forget(_handle: *mut c_void, tape: *mut c_void) {
-    // SAFETY: the caller passes a tape that `forward` made, and does not use it after this.
-    unsafe { free::<Box<dyn CudaTape>>(tape) }
 }

@@ -8,7 +8,7 @@ use super::cuda::SconceCudaBackbone;
 use super::foreign::{ABSENT, Foreign};
 use super::foreign_network::ForeignNetwork;
 use super::sink::SconceError;
-use super::tensor::SconceTensor;
+use super::tensor::{Lent, SconceTensor};
 use crate::cuda::{CudaBuffer, CudaGradients, CudaNetwork, CudaTape};
 use crate::network::{Network, Parameter};
 
@@ -40,12 +40,11 @@ impl ForeignCuda {
         if inputs.first().map(CudaBuffer::shape) != Some(out.shape()) {
             return Err(format!("the first input has not the shape {:?} of the output", out.shape()));
         }
-        let tensors: Vec<SconceTensor> = inputs.iter().map(SconceTensor::on_cuda).collect();
-        let list: Vec<*const SconceTensor> = tensors.iter().map(std::ptr::from_ref).collect();
+        let inputs = Lent::of(inputs.iter().map(|input| Some(SconceTensor::on_cuda(input))));
         let answer = SconceTensor::on_cuda(&out);
         self.call("forward", |table, handle, error| match table.forward {
             // SAFETY: lists with their lengths, a tensor that may be written to, and the table's own handle.
-            Some(f) => unsafe { f(handle, list.len(), list.as_ptr(), &raw const answer, tape, error) },
+            Some(f) => unsafe { f(handle, inputs.n(), inputs.list(), &raw const answer, tape, error) },
             None => ABSENT,
         })
     }
@@ -108,22 +107,15 @@ impl CudaTape for ForeignTape {
         if let Some((room, shape)) = all.find(|(room, shape)| room.shape() != &shape[..]) {
             return Err(format!("the gradient `{}` is of {:?}, not of {shape:?}", room.name(), room.shape()));
         }
-        let tensors = |rooms: &[Option<CudaBuffer>]| -> Vec<Option<SconceTensor>> {
-            rooms.iter().map(|room| room.as_ref().map(SconceTensor::on_cuda)).collect()
-        };
-        let list = |tensors: &[Option<SconceTensor>]| -> Vec<*const SconceTensor> {
-            tensors.iter().map(|t| t.as_ref().map_or(std::ptr::null(), std::ptr::from_ref)).collect()
-        };
-        let (inputs, parameters) = (tensors(&wanted.inputs), tensors(&wanted.parameters));
-        let (d_inputs, d_parameters) = (list(&inputs), list(&parameters));
+        let lent = |rooms: &[Option<CudaBuffer>]| Lent::of(rooms.iter().map(|r| r.as_ref().map(SconceTensor::on_cuda)));
+        let (d_inputs, d_parameters) = (lent(&wanted.inputs), lent(&wanted.parameters));
         let (given, tape) = (SconceTensor::on_cuda(&d_out), self.tape);
         self.network.call("backward", |table, handle, error| match table.backward {
             // SAFETY: lists with their lengths of tensors that may be written to, a tape of this handle's, and the table's
             // own handle.
             Some(f) => unsafe {
-                let (n_inputs, n_parameters) = (d_inputs.len(), d_parameters.len());
-                let (d_inputs, d_parameters) = (d_inputs.as_ptr(), d_parameters.as_ptr());
-                f(handle, tape, &raw const given, n_inputs, d_inputs, n_parameters, d_parameters, error)
+                let (i, p) = (d_inputs.n(), d_parameters.n());
+                f(handle, tape, &raw const given, i, d_inputs.list(), p, d_parameters.list(), error)
             },
             None => ABSENT,
         })

@@ -11,7 +11,7 @@ use super::cuda::{SconceCuda, SconceCudaBackbone};
 use super::foreign::{ABSENT, Foreign};
 use super::foreign_cuda::ForeignCuda;
 use super::sink::{SconceError, TextBuffer};
-use super::tensor::{SconceTensor, SconceTensors, View};
+use super::tensor::{Lent, SconceTensor, SconceTensors, View};
 use crate::cuda::{Cuda, CudaNetwork};
 use crate::network::{About, Buffer, Gradients, Network, Parameter, Tape};
 use crate::noise::Noise;
@@ -78,13 +78,12 @@ impl ForeignNetwork {
         if let Some(wrong) = inputs.iter().find(|b| b.shape.iter().product::<usize>() != b.data.len()) {
             return Err(format!("the input `{}` has {} elements for {:?}", wrong.name, wrong.data.len(), wrong.shape));
         }
-        let tensor = |b: &Buffer| SconceTensor::of(b.name, b.shape, b.data.as_ptr().cast_mut());
-        let tensors: Vec<SconceTensor> = inputs.iter().map(tensor).collect();
-        let list: Vec<*const SconceTensor> = tensors.iter().map(std::ptr::from_ref).collect();
+        let tensor = |b: &Buffer| Some(SconceTensor::of(b.name, b.shape, b.data.as_ptr().cast_mut()));
+        let inputs = Lent::of(inputs.iter().map(tensor));
         let answer = SconceTensor::of("out", shape, out.as_mut_ptr());
         self.call("forward", |table, handle, error| match table.forward {
             // SAFETY: lists with their lengths, a tensor that may be written to, and the table's own handle.
-            Some(f) => unsafe { f(handle, list.len(), list.as_ptr(), &raw const answer, tape, error) },
+            Some(f) => unsafe { f(handle, inputs.n(), inputs.list(), &raw const answer, tape, error) },
             None => ABSENT,
         })
     }
@@ -192,44 +191,39 @@ impl Drop for ForeignTape {
 
 impl Tape for ForeignTape {
     fn backward(&mut self, d_out: &[f32], wanted: &mut Gradients) -> Result<(), String> {
-        let (shape, known) = (&self.inputs[0].1, self.network.known());
-        let given = SconceTensor::of("out", shape, d_out.as_ptr().cast_mut());
-        let fits = |n: usize, shape: &[usize]| n == shape.iter().product::<usize>();
-        if !fits(d_out.len(), shape) {
-            return Err(format!("the gradient has {} elements for {shape:?}", d_out.len()));
-        }
-        let (mut inputs, mut parameters) = (Vec::new(), Vec::new());
-        for (room, (name, shape)) in wanted.inputs.iter_mut().zip(&self.inputs) {
-            inputs
-                .push(room.as_mut().map(|room| (room.len(), SconceTensor::of(name, shape, room.as_mut_ptr()), shape)));
-        }
-        for (room, Parameter { name, shape }) in wanted.parameters.iter_mut().zip(known) {
-            parameters
-                .push(room.as_mut().map(|room| (room.len(), SconceTensor::of(name, shape, room.as_mut_ptr()), shape)));
-        }
-        if inputs.len() != self.inputs.len() || parameters.len() != known.len() {
+        let known = self.network.known();
+        if wanted.inputs.len() != self.inputs.len() || wanted.parameters.len() != known.len() {
             let [i, p] = [self.inputs.len(), known.len()];
             return Err(format!("there are {i} inputs and {p} parameters to want gradients of or not"));
         }
-        let all = inputs.iter().chain(&parameters).flatten();
-        if let Some((n, _, shape)) = all.into_iter().find(|(n, _, shape)| !fits(*n, shape)) {
+        let fits = |n: usize, shape: &[usize]| n == shape.iter().product::<usize>();
+        let shape = &self.inputs[0].1;
+        if !fits(d_out.len(), shape) {
+            return Err(format!("the gradient has {} elements for {shape:?}", d_out.len()));
+        }
+        let of_inputs = wanted.inputs.iter().zip(self.inputs.iter().map(|(_, shape)| shape));
+        let mut all = of_inputs.chain(wanted.parameters.iter().zip(known.iter().map(|p| &p.shape)));
+        let wrong = |(room, shape): (&Option<&mut [f32]>, &Vec<usize>)| {
+            room.as_ref().filter(|room| !fits(room.len(), shape)).map(|room| (room.len(), shape.clone()))
+        };
+        if let Some((n, shape)) = all.find_map(wrong) {
             return Err(format!("the room for a gradient has {n} elements for {shape:?}"));
         }
-        let list = |tensors: &[Option<(usize, SconceTensor, &Vec<usize>)>]| -> Vec<*const SconceTensor> {
-            tensors
-                .iter()
-                .map(|t| t.as_ref().map_or(std::ptr::null(), |(_, tensor, _)| std::ptr::from_ref(tensor)))
-                .collect()
-        };
-        let (d_inputs, d_parameters) = (list(&inputs), list(&parameters));
-        let (n_inputs, n_parameters) = (d_inputs.len(), d_parameters.len());
+        let given = SconceTensor::of("out", shape, d_out.as_ptr().cast_mut());
+        let rooms = wanted.inputs.iter_mut().zip(&self.inputs);
+        let d_inputs =
+            rooms.map(|(room, (name, shape))| Some(SconceTensor::of(name, shape, room.as_mut()?.as_mut_ptr())));
+        let rooms = wanted.parameters.iter_mut().zip(known);
+        let d_parameters =
+            rooms.map(|(room, p)| Some(SconceTensor::of(&p.name, &p.shape, room.as_mut()?.as_mut_ptr())));
+        let (d_inputs, d_parameters) = (Lent::of(d_inputs), Lent::of(d_parameters));
         let tape = self.tape;
         self.network.call("backward", |table, handle, error| match table.backward {
             // SAFETY: lists with their lengths of tensors that may be written to, a tape of this handle's, and the table's
             // own handle.
             Some(f) => unsafe {
-                let (d_inputs, d_parameters) = (d_inputs.as_ptr(), d_parameters.as_ptr());
-                f(handle, tape, &raw const given, n_inputs, d_inputs, n_parameters, d_parameters, error)
+                let (i, p) = (d_inputs.n(), d_parameters.n());
+                f(handle, tape, &raw const given, i, d_inputs.list(), p, d_parameters.list(), error)
             },
             None => ABSENT,
         })

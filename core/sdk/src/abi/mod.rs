@@ -44,6 +44,7 @@ mod learned;
 mod library;
 mod lr;
 mod objective;
+mod passes;
 mod schedule;
 mod sink;
 mod spacing;

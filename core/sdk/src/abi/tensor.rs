@@ -123,6 +123,32 @@ impl SconceTensor {
     }
 }
 
+/// Tensors of ours in a list for the other side, for the length of a call.
+pub(super) struct Lent {
+    pointers: Vec<*const SconceTensor>,
+    /// Where these point to.
+    _tensors: Vec<Option<SconceTensor>>,
+}
+
+impl Lent {
+    /// Null stands for those that there are none of.
+    pub fn of(tensors: impl Iterator<Item = Option<SconceTensor>>) -> Self {
+        let tensors: Vec<Option<SconceTensor>> = tensors.collect();
+        let pointers = tensors.iter().map(|t| t.as_ref().map_or(std::ptr::null(), std::ptr::from_ref)).collect();
+        Self { pointers, _tensors: tensors }
+    }
+
+    /// How many there are.
+    pub fn n(&self) -> usize {
+        self.pointers.len()
+    }
+
+    /// The list.
+    pub fn list(&self) -> *const *const SconceTensor {
+        self.pointers.as_ptr()
+    }
+}
+
 impl<'a> View<'a> {
     /// Where its numbers are, which must be in this memory; `None` where there are none.
     fn place(&self, memory: u32, what: &str) -> Result<Option<*mut f32>, ParamError> {
@@ -166,21 +192,5 @@ impl<'a> View<'a> {
         let address = self.place(SCONCE_MEMORY_CUDA, "data")?.map_or(0, |data| data.addr() as u64);
         // SAFETY: by this function's contract.
         Ok(unsafe { CudaBuffer::new(self.name, self.shape, address) })
-    }
-}
-
-/// A list of tensors.
-///
-/// # Safety
-/// `list` is null or points to n pointers that live for `'a`.
-pub(super) unsafe fn pointers<'a>(
-    n: usize,
-    list: *const *const SconceTensor,
-) -> Result<&'a [*const SconceTensor], ParamError> {
-    match (n, list.is_null()) {
-        (0, _) => Ok(&[]),
-        (_, true) => Err(ParamError::new(format!("was given {n} tensors at a null pointer"))),
-        // SAFETY: not null, and by this function's contract there are n.
-        (_, false) => Ok(unsafe { std::slice::from_raw_parts(list, n) }),
     }
 }

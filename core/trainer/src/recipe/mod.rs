@@ -39,5 +39,6 @@ pub use native::family;
 pub use needs::{NeededPlugin, NeedsTable};
 pub use resolve::{RecipeSource, Resolved, resolve, resolve_in};
 pub use schema::schema;
+pub use shape::Editor;
 pub use tables::*;
 pub use token::TokenTable;

@@ -73,16 +73,18 @@ pub(super) fn layer(native: &Native) -> Layer {
     layer
 }
 
-/// What holds where neither the recipe nor the checkpoint says anything.
+/// The plugins where neither the recipe nor the checkpoint says anything.
+pub(super) const DEFAULTS: [(&str, &str); 6] = [
+    ("weighting", "native"),
+    ("timesteps", "uniform"),
+    ("distance", "mse"),
+    ("noise", "gaussian"),
+    ("ema", "none"),
+    ("lr", "constant"),
+];
+
+/// What holds where nobody says anything.
 pub(super) fn defaults() -> Layer {
-    let tables = [
-        ("weighting", "native"),
-        ("timesteps", "uniform"),
-        ("distance", "mse"),
-        ("noise", "gaussian"),
-        ("ema", "none"),
-        ("lr", "constant"),
-    ];
-    let tables: Map<String, Value> = tables.iter().map(|(k, v)| (k.to_string(), json!({ "type": v }))).collect();
+    let tables: Map<String, Value> = DEFAULTS.iter().map(|(k, v)| (k.to_string(), json!({ "type": v }))).collect();
     Layer::plain(Origin::Default("where nothing else is said".into()), tables)
 }

@@ -7,12 +7,13 @@ use sconce_sdk::{Kind, ParamError, Plugin, registry};
 use serde_json::{Map, Value, json};
 
 use super::layer::OPTIONAL;
-use super::shape::{self, Way};
+use super::native;
+use super::shape::{self, Editor, Way};
 use super::tables::Recipe;
 use crate::architecture::Architecture;
 
 /// The schema of everything that a recipe may say. Nothing is required, since a lower layer may have said it.
-pub fn schema() -> Result<Value, ParamError> {
+pub fn schema(editor: Editor) -> Result<Value, ParamError> {
     let mut root = schema_for!(Recipe).to_value();
     let mut kinds: BTreeMap<&str, Vec<&Plugin>> = BTreeMap::new();
     for plugin in registry::all()? {
@@ -24,7 +25,8 @@ pub fn schema() -> Result<Value, ParamError> {
     }
     for (kind, plugins) in kinds {
         let ways = plugins.iter().map(|plugin| way(plugin, &mut definitions)).collect();
-        shape::choice(kind, plugins[0].about, ways, &mut definitions);
+        let usual = native::DEFAULTS.iter().find(|(table, _)| *table == kind).map(|(_, name)| *name);
+        shape::choice(kind, plugins[0].about, usual, ways, &mut definitions);
     }
     // None may be linked in: it is whatever a library has.
     definitions.entry(<dyn Architecture>::NAME).or_insert_with(|| {
@@ -49,6 +51,7 @@ pub fn schema() -> Result<Value, ParamError> {
     fields.shift_insert(0, "extends".to_owned(), extends);
     map.insert("$defs".into(), Value::Object(definitions));
     shape::tidy(&mut root);
+    shape::fit(&mut root, editor);
     Ok(root)
 }
 

@@ -7,11 +7,17 @@
 //!   `type`, where a fault is told by itself and at its place;
 //! - words are an `enum` with a text for each, and not alternatives of one word each;
 //! - what may be left out is a type more, and not an alternative;
-//! - a definition moves to where it is used, but for plugins, which contain each other.
+//! - a definition moves to where it is used, but for plugins, which contain each other;
+//! - what a plugin wraps is no list of its own, in which Taplo would go down from wrapper to wrapper.
 
-use std::collections::BTreeSet;
+mod editor;
+mod tidy;
 
 use serde_json::{Map, Value, json};
+
+pub use self::editor::Editor;
+pub(super) use self::editor::fit;
+pub(super) use self::tidy::tidy;
 
 /// A plugin: its names, the first of which is its own, and the schema of its table.
 pub(super) struct Way {
@@ -19,9 +25,16 @@ pub(super) struct Way {
     pub table: Value,
 }
 
-/// Defines `kind`, a plugin by name or as a table, and what it is made of: `kind:names`, `kind:table` for editors,
-/// `kind:typed` and `kind:fields` for checkers, and `kind.NAME` for each plugin.
-pub(super) fn choice(kind: &str, about: &str, mut ways: Vec<Way>, definitions: &mut Map<String, Value>) {
+/// Defines `kind`, a plugin by name or as a table, and what it is made of: `kind:own` and `kind:table` for editors,
+/// `kind:names`, `kind:typed` and `kind:fields` for checkers, and `kind.NAME` for each plugin. `usual` is the plugin of
+/// recipes that name none.
+pub(super) fn choice(
+    kind: &str,
+    about: &str,
+    usual: Option<&str>,
+    mut ways: Vec<Way>,
+    definitions: &mut Map<String, Value>,
+) {
     let to = |part: &str| json!({ "$ref": format!("#/$defs/{kind}{part}") });
     for way in &mut ways {
         way.table["properties"]["type"] = json!({ "description": first_paragraph(&way.table), "enum": way.names });
@@ -32,18 +45,24 @@ pub(super) fn choice(kind: &str, about: &str, mut ways: Vec<Way>, definitions: &
     };
     let rules: Vec<Value> = ways.iter().map(when).collect();
     let all = together(&ways);
-    let mut listed = Map::from_iter([("type".to_owned(), to(":names"))]);
+    let mut own = own_names(&ways);
+    let mut by_name = own.clone();
+    by_name["x-taplo"]["docs"]["main"] = BY_NAME.into();
+    by_name.extend(usual.map(|usual| ("default".to_owned(), usual.into())));
+    own.insert("description".into(), sentence(about).into());
+    let mut listed = Map::from_iter([("type".to_owned(), Value::Object(by_name))]);
     listed.extend(all.iter().map(|(name, field)| (name.clone(), only_listed(field))));
     let mut fields = Map::from_iter([("type".to_owned(), json!({ "description": BY_NAME }))]);
     fields.extend(all);
     let mut define = |part: &str, value: Value| definitions.insert(format!("{kind}{part}"), value);
     // `true` keeps the alternatives from failing: the fault is told by `then` or `else`.
-    let alternatives = [to(":table"), to(":names"), true.into()];
+    let alternatives = [to(":table"), to(":own"), true.into()];
     let checks = json!({
         "type": ["object", "string"], "anyOf": alternatives,
         "if": { "type": "string" }, "then": to(":names"), "else": to(":typed"),
     });
     define("", checks);
+    define(":own", own.into());
     define(":names", named(&ways));
     define(
         ":table",
@@ -67,12 +86,15 @@ const BY_NAME: &str = "The plugin, by its name.";
 /// A field that editors list where they see no rules: the others have it from there, with a text that fits.
 fn only_listed(field: &Value) -> Value {
     let mut listed = json!({ "doNotSuggest": true });
-    if field.get("$ref").is_some() {
-        listed["anyOf"] = json!([{ "$ref": field["$ref"] }]);
-    } else if let (Value::Object(listed), Value::Object(field)) = (&mut listed, field) {
-        listed.extend(field.iter().filter(|(word, _)| *word != "description").map(|(w, v)| (w.clone(), v.clone())));
+    if let Value::Object(listed) = &mut listed {
+        listed.extend(field.as_object().into_iter().flatten().map(|(word, value)| (word.clone(), value.clone())));
     }
     listed["x-taplo"]["docs"]["main"] = field["description"].clone();
+    if let Some(kind) = listed.as_object_mut().and_then(|listed| listed.shift_remove("$ref")) {
+        // What is beside `allOf` ends the list here; the second one is for a plugin by its name.
+        listed["properties"] = json!({});
+        listed["allOf"] = json!([{ "$ref": kind }, { "type": ["object", "string"], "x-taplo": listed["x-taplo"] }]);
+    }
     listed
 }
 
@@ -83,9 +105,17 @@ fn named(ways: &[Way]) -> Value {
         .iter()
         .flat_map(|way| way.names[1..].iter().map(|name| (name, format!("Another name of `{}`.", way.names[0]))));
     let (names, texts): (Vec<_>, Vec<_>) = own.chain(others).unzip();
-    let mut all = words(names.into_iter().map(|name| json!(name)).collect(), texts);
-    all["x-taplo"]["docs"]["main"] = BY_NAME.into();
-    all.into()
+    words(names.into_iter().map(|name| json!(name)).collect(), texts).into()
+}
+
+/// The plugins' own names, in the order that Taplo makes theirs: it sorts by the digits of a word's number.
+fn own_names(ways: &[Way]) -> Map<String, Value> {
+    let mut places: Vec<usize> = (0..ways.len()).collect();
+    places.sort_by_key(|place| place.to_string());
+    let mut ordered: Vec<(usize, &Way)> = places.into_iter().zip(ways).collect();
+    ordered.sort_by_key(|(place, _)| *place);
+    let texts = ordered.iter().map(|(_, way)| first_paragraph(&way.table)).collect();
+    words(ordered.iter().map(|(_, way)| json!(way.names[0])).collect(), texts)
 }
 
 /// The parameters of all plugins, each with what it is to whom.
@@ -173,117 +203,30 @@ fn words(words: Vec<Value>, texts: Vec<String>) -> Map<String, Value> {
     map
 }
 
-/// Rewrites what schemars gives for enums, options and definitions.
-pub(super) fn tidy(root: &mut Value) {
-    let definitions = root["$defs"].take();
-    let lookup = definitions.as_object().expect("there are definitions").clone();
-    rewrite(root, &lookup);
-    let mut kept = lookup.clone();
-    kept.values_mut().for_each(|definition| rewrite(definition, &lookup));
-    root["$defs"] = kept.into();
-    loop {
-        let text = root.to_string();
-        let all = root["$defs"].as_object_mut().expect("it was put back");
-        let before = all.len();
-        all.retain(|name, _| text.contains(&format!("\"#/$defs/{name}\"")));
-        if all.len() == before {
-            return;
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn rewrite(schema: &mut Value, definitions: &Map<String, Value>) {
-    match schema {
-        Value::Object(map) => {
-            move_in(map, definitions);
-            one_type_more(map, definitions);
-            one_enum(map);
-            map.values_mut().for_each(|value| rewrite(value, definitions));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| rewrite(item, definitions)),
-        _ => {}
+    #[test]
+    fn plugins_are_listed_in_their_order_by_an_editor_that_sorts_by_digits() {
+        let name = |i: usize| format!("plugin-{i:02}");
+        let ways: Vec<Way> = (0..23).map(|i| Way { names: vec![name(i)], table: json!({}) }).collect();
+        let own = own_names(&ways);
+        let listed = own["enum"].as_array().expect("words").iter().enumerate();
+        let mut sorted: Vec<String> = listed.map(|(i, word)| format!("{i}{word}")).collect();
+        sorted.sort();
+        let shown: Vec<&str> = sorted.iter().map(|text| text.split('"').nth(1).expect("a word")).collect();
+        assert_eq!(shown, (0..23).map(name).collect::<Vec<_>>());
     }
-}
 
-/// Takes in the definition at a `$ref`; what stands beside it goes first.
-fn move_in(map: &mut Map<String, Value>, definitions: &Map<String, Value>) {
-    let Some(name) = map.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix("#/$defs/")) else { return };
-    // A plugin's kind has parts, and may contain itself.
-    if name.contains([':', '.']) || definitions.contains_key(&format!("{name}:names")) {
-        return;
+    #[test]
+    fn what_a_plugin_wraps_is_no_list_of_its_own() {
+        let field = json!({ "description": "What is changed.", "$ref": "#/$defs/weighting" });
+        let docs = json!({ "docs": { "main": "What is changed." } });
+        let wanted = json!({
+            "doNotSuggest": true, "description": "What is changed.", "x-taplo": docs, "properties": {},
+            "allOf": [{ "$ref": "#/$defs/weighting" }, { "type": ["object", "string"], "x-taplo": docs }],
+        });
+        assert_eq!(only_listed(&field), wanted);
     }
-    let Some(Value::Object(definition)) = definitions.get(name) else { return };
-    if reached(&definitions[name], definitions, &mut BTreeSet::new()).contains(name) {
-        return;
-    }
-    map.shift_remove("$ref");
-    for (word, value) in definition {
-        map.entry(word.clone()).or_insert_with(|| value.clone());
-    }
-}
-
-/// The definitions that a schema refers to, and those that they do.
-fn reached<'a>(
-    schema: &Value,
-    definitions: &'a Map<String, Value>,
-    seen: &'a mut BTreeSet<String>,
-) -> &'a BTreeSet<String> {
-    match schema {
-        Value::Object(map) => {
-            if let Some(name) = map.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix("#/$defs/"))
-                && seen.insert(name.to_owned())
-                && let Some(definition) = definitions.get(name)
-            {
-                reached(definition, definitions, seen);
-            }
-            map.values().for_each(|value| {
-                reached(value, definitions, seen);
-            });
-        }
-        Value::Array(items) => items.iter().for_each(|item| {
-            reached(item, definitions, seen);
-        }),
-        _ => {}
-    }
-    seen
-}
-
-/// `anyOf` a schema, and null or false.
-fn one_type_more(map: &mut Map<String, Value>, definitions: &Map<String, Value>) {
-    let Some([schema, less]) = map.get("anyOf").and_then(Value::as_array).map(Vec::as_slice) else { return };
-    let away = less["const"] == false;
-    if !away && less["type"] != "null" {
-        return;
-    }
-    let Value::Object(mut schema) = schema.clone() else { return };
-    one_type_more(&mut schema, definitions);
-    move_in(&mut schema, definitions);
-    if let Some(to) = schema.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix("#/$defs/"))
-        && let Some(Value::Object(kind)) = definitions.get(to)
-    {
-        schema = kind.clone();
-    }
-    one_enum(&mut schema);
-    let Some(known) = schema.get("type").map(types) else { return };
-    let (more, value) = if away { ("boolean", json!(false)) } else { ("null", Value::Null) };
-    schema.insert("type".into(), known.into_iter().chain([more.into()]).collect());
-    if let Some(words) = schema.get_mut("enum").and_then(Value::as_array_mut) {
-        words.push(value);
-    } else if away {
-        schema.insert("not".into(), json!({ "const": true }));
-    }
-    map.shift_remove("anyOf");
-    for (word, value) in schema {
-        map.entry(word).or_insert(value);
-    }
-}
-
-/// `oneOf` words, each with its description.
-fn one_enum(map: &mut Map<String, Value>) {
-    let Some(ways) = map.get("oneOf").and_then(Value::as_array) else { return };
-    let Some(all) = ways.iter().map(|way| way.get("const").cloned()).collect::<Option<Vec<_>>>() else { return };
-    let text = |way: &Value| way["description"].as_str().unwrap_or_default().to_owned();
-    let listed = words(all, ways.iter().map(text).collect());
-    map.shift_remove("oneOf");
-    map.extend(listed);
 }
