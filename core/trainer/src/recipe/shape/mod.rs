@@ -45,11 +45,10 @@ pub(super) fn choice(
     };
     let rules: Vec<Value> = ways.iter().map(when).collect();
     let all = together(&ways);
-    let mut own = own_names(&ways);
+    let own = own_names(&ways);
     let mut by_name = own.clone();
     by_name["x-taplo"]["docs"]["main"] = BY_NAME.into();
     by_name.extend(usual.map(|usual| ("default".to_owned(), usual.into())));
-    own.insert("description".into(), sentence(about).into());
     let mut listed = Map::from_iter([("type".to_owned(), Value::Object(by_name))]);
     listed.extend(all.iter().map(|(name, field)| (name.clone(), only_listed(field))));
     let mut fields = Map::from_iter([("type".to_owned(), json!({ "description": BY_NAME }))]);
