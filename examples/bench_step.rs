@@ -106,9 +106,10 @@ fn main() -> Result<()> {
     // As the program does: candle's own threads would spin on the cores that the step uses.
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads);
-    pool.build_global().map_err(Error::wrap)?;
-    on_big_stack(|| run(&args))
+    on_big_stack(|| {
+        sconce_nn::cpu::work_here(Some(args.threads));
+        run(&args)
+    })
 }
 
 fn run(args: &Args) -> Result<()> {

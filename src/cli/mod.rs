@@ -129,6 +129,7 @@ pub fn main() -> ExitCode {
     sconce_core::hub::tell(Box::new(transfer::Bars::default()));
     // A deep network's backward pass recurses deeply.
     let done = sconce_nn::checkpoint::on_big_stack(|| {
+        sconce_nn::cpu::work_here(None);
         loaded.load(&command)?;
         self::run(command)
     });
