@@ -106,6 +106,7 @@ fn main() -> Result<()> {
     // As the program does: candle's own threads would spin on the cores that the step uses.
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    sconce::memory::keep();
     on_big_stack(|| {
         sconce_nn::cpu::work_here(Some(args.threads));
         run(&args)

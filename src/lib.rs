@@ -4,6 +4,7 @@
 
 mod builtin;
 pub mod cli;
+pub mod memory;
 pub mod plot;
 mod quickstart;
 

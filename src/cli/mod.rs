@@ -125,6 +125,7 @@ pub fn main() -> ExitCode {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     }
+    crate::memory::keep();
     let Cli { command, loaded } = Cli::parse();
     sconce_core::hub::tell(Box::new(transfer::Bars::default()));
     // A deep network's backward pass recurses deeply.

@@ -103,14 +103,14 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn transpose(isa: Isa, block: &Block<f32>, size: [usize; 2], out: &mut [f32], width: usize) {
+        let [depth, lanes] = size;
+        assert!(depth <= BLOCK && lanes <= BLOCK && (depth == 0 || out.len() >= (depth - 1) * width + lanes));
+        // SAFETY: the instruction set is there (`Isa::available`), and `out` was checked.
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => {
-                let [depth, lanes] = size;
-                assert!(depth <= BLOCK && lanes <= BLOCK && (depth == 0 || out.len() >= (depth - 1) * width + lanes));
-                // SAFETY: the instruction set is there (`Isa::available`), and `out` was checked.
-                unsafe { x86::transpose512(block, size, out.as_mut_ptr(), width) }
-            }
+            Isa::Avx512 => unsafe { x86::transpose512(block, size, out.as_mut_ptr(), width) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { x86::transpose256(block, size, out.as_mut_ptr(), width) },
             _ => transpose(block, size, out, width),
         }
     }
@@ -264,6 +264,61 @@ mod x86 {
         for (d, &row) in rows.iter().enumerate().take(depth) {
             // SAFETY: the caller promises `depth` rows of `lanes` values, `width` apart.
             unsafe { _mm512_mask_storeu_ps(out.add(d * width), mask, row) };
+        }
+    }
+
+    /// Squares of 8 x 8 values in three rounds of exchanges: of single values, pairs, and halves of a register.
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn transpose256(block: &Block<f32>, [depth, lanes]: [usize; 2], out: *mut f32, width: usize) {
+        for (lane, d) in (0..lanes).step_by(8).flat_map(|lane| (0..depth).step_by(8).map(move |d| (lane, d))) {
+            // SAFETY: the square is in the block.
+            let row = |i: usize| unsafe { _mm256_loadu_ps(block[lane + i].as_ptr().add(d)) };
+            let mut one = [_mm256_setzero_ps(); 8];
+            for i in 0..4 {
+                one[2 * i] = _mm256_unpacklo_ps(row(2 * i), row(2 * i + 1));
+                one[2 * i + 1] = _mm256_unpackhi_ps(row(2 * i), row(2 * i + 1));
+            }
+            let mut two = one;
+            for i in [0, 4] {
+                for j in 0..2 {
+                    let (a, b) = (_mm256_castps_pd(one[i + j]), _mm256_castps_pd(one[i + j + 2]));
+                    two[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+                    two[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+                }
+            }
+            let count = lanes - lane;
+            for j in 0..8.min(depth - d) {
+                let (a, b) = (two[j % 4], two[4 + j % 4]);
+                let row =
+                    if j < 4 { _mm256_permute2f128_ps::<0x20>(a, b) } else { _mm256_permute2f128_ps::<0x31>(a, b) };
+                // SAFETY: the caller promises `depth` rows of `lanes` values, `width` apart.
+                unsafe { store_first(row, count, out.add((d + j) * width + lane)) };
+            }
+        }
+    }
+
+    /// The first values of a register, or all eight: a store by a mask is slow on some machines.
+    #[inline(always)]
+    unsafe fn store_first(row: __m256, count: usize, mut to: *mut f32) {
+        // SAFETY: the caller has room for so many values.
+        unsafe {
+            if count >= 8 {
+                return _mm256_storeu_ps(to, row);
+            }
+            let mut rest = _mm256_castps256_ps128(row);
+            if count & 4 != 0 {
+                _mm_storeu_ps(to, rest);
+                rest = _mm256_extractf128_ps::<1>(row);
+                to = to.add(4);
+            }
+            if count & 2 != 0 {
+                _mm_storel_pd(to.cast(), _mm_castps_pd(rest));
+                rest = _mm_movehl_ps(rest, rest);
+                to = to.add(2);
+            }
+            if count & 1 != 0 {
+                _mm_store_ss(to, rest);
+            }
         }
     }
 
