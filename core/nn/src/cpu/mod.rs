@@ -1,6 +1,5 @@
 //! Kernels on slices: no tensor, no graph. Each is written for `f32` and `f64` alike (the second for gradient checks)
 //! and splits its work over the rayon pool. Half-precision operands are widened while they are packed.
-
 //!
 //! A thread outside of that pool wakes one of it for each operation, and waits. [`work_here`] makes a program's own thread one
 //! of the pool instead.
