@@ -145,15 +145,7 @@ impl Family for OwnBackbone {
                 let there: Vec<&str> = given.iter().map(|c| c.name.as_str()).collect();
                 bail!("the backbone takes a `{}`, a {} gives {}", asked.name, parts.around.name(), there.join(", "))
             };
-            if !asked.takes(&found.shape) {
-                bail!(
-                    "the backbone takes a `{}` of {:?} (0 is any) for each picture, the text encoders give {:?}: set its \
-                     sides in [backbone]",
-                    asked.name,
-                    asked.shape,
-                    found.shape
-                )
-            }
+            asked.takes(&found.shape).map_err(Error::Msg)?;
         }
         Ok(())
     }

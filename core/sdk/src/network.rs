@@ -73,10 +73,17 @@ impl Condition {
         Self { name: name.to_owned(), shape: shape.to_vec() }
     }
 
-    /// Whether a tensor of these sides behind the batch's, 0 for any, is one.
-    pub fn takes(&self, sides: &[usize]) -> bool {
+    /// Fails for a tensor that is none, by its sides behind the batch's, 0 for any.
+    pub fn takes(&self, sides: &[usize]) -> Result<(), String> {
         let fits = |(&asked, &side): (&usize, &usize)| asked == 0 || side == 0 || side == asked;
-        sides.len() == self.shape.len() && self.shape.iter().zip(sides).all(fits)
+        match sides.len() == self.shape.len() && self.shape.iter().zip(sides).all(fits) {
+            true => Ok(()),
+            false => Err(format!(
+                "the backbone takes a `{}` of {:?} (0 is any) for each picture, the text encoders give {sides:?}: set its \
+                 sides in [backbone]",
+                self.name, self.shape
+            )),
+        }
     }
 }
 

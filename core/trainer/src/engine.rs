@@ -95,15 +95,10 @@ impl Engine {
 
     fn condition(&self, named: &Condition, cond: &Cond, batch: usize) -> Result<Tensor> {
         let tensor = cond.get(&named.name)?;
-        let sides = tensor.dims().get(1..).unwrap_or_default();
-        match named.takes(sides) && tensor.dims().first() == Some(&batch) {
+        named.takes(tensor.dims().get(1..).unwrap_or_default()).map_err(Error::Msg)?;
+        match tensor.dims().first() == Some(&batch) {
             true => Ok(tensor.clone()),
-            false => bail!(
-                "the backbone takes a `{}` of {:?} (0 is any) for each picture, the text encoders give {sides:?}: set its \
-                 sides in [backbone]",
-                named.name,
-                named.shape
-            ),
+            false => bail!("the condition `{}` is not of {batch} pictures: {:?}", named.name, tensor.dims()),
         }
     }
 }
